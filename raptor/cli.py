@@ -1,0 +1,134 @@
+"""What all commands share: Hydra's entry point, logging, and errors as one clear message."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from raptor.errors import ConfigError, RaptorError
+
+PACKAGE = Path(__file__).parent
+# in an installed wheel the configs lie inside the package, in a checkout beside it
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Turn a function of a configuration into a command.
+
+    Parameters
+    ----------
+    config_name
+        Root configuration in ``configs/``, without ``.yaml``.
+
+    Returns
+    -------
+    callable
+        Decorator; the decorated function takes its configuration from the command line. Errors that a user
+        can mend end it with one message and exit code 1.
+    """
+
+    def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def task(config: DictConfig) -> Any:
+            _set_up_logging()
+            _check_keys(config, config_name)
+            return run(config)
+
+        entry = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)
+
+        def main() -> None:
+            # Hydra otherwise prints and exits by itself, which hides our messages behind its traceback
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            try:
+                entry()
+            except KeyboardInterrupt:
+                sys.exit(130)
+            except Exception as error:
+                message = explain(error, config_name)
+                if message is None:
+                    raise
+                sys.exit(f"error: {message}")
+
+        return main
+
+    return decorate
+
+
+def explain(error: BaseException, config_name: str) -> str | None:
+    """One message for an error that the user can mend, None for any other."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, RaptorError):
+            return str(cause)
+    if unknown := re.search(r"Could not (?:override|append to config.*?) '([^']+)'", str(error)):
+        return unknown_key(unknown[1], config_name)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return "\n".join(dict.fromkeys(str(c) for c in causes))
+    return None
+
+
+def unknown_key(key: str, config_name: str) -> str:
+    """Message for a key that no config has, with the nearest ones that exist."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        known = list(_keys(OmegaConf.to_container(hydra.compose(config_name))))
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    near += [other for other in known if other.endswith(f".{key}") and other not in near][:3]
+    hint = f"did you mean {' or '.join(near)}?" if near else "see --cfg job for the keys there are"
+    return f"unknown key {key!r}: {hint}"
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _check_keys(config: DictConfig, config_name: str) -> None:
+    root = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text())
+    groups = [next(iter(entry)) for entry in root["defaults"] if isinstance(entry, dict)]
+    known = set(root) | {group.split()[-1] for group in groups}
+    for key in config:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise ConfigError(f"unknown key {key!r}{f': did you mean {near[0]}?' if near else ''}")
+
+
+def _set_up_logging() -> None:
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    root = logging.getLogger()
+    if not any(isinstance(handler, RichHandler) for handler in root.handlers):
+        console = Console(stderr=True, soft_wrap=True)
+        root.addHandler(RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S"))
+    root.setLevel(logging.INFO)
+    for chatty in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.callbacks", "matplotlib", "timm"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*ended before the epoch ended and your dataloader is.*")  # ours resumes
+    warnings.filterwarnings("ignore", ".*modules? in eval mode at the start of training.*")  # the frozen teacher
+
+
+def choice(group: str) -> str:
+    """Name of the option chosen for a config group."""
+    return str(HydraConfig.get().runtime.choices[group])

@@ -1,0 +1,1 @@
+"""Data: datasets, samplers and Lightning datamodules."""

@@ -1,0 +1,70 @@
+"""Any folder of pictures, one subfolder for each class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+from torchvision.transforms.functional import InterpolationMode
+
+from raptor.data.module import ImageData, Images
+from raptor.errors import ConfigError
+
+LAYOUT = "ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, the same classes in both"
+
+
+class PictureFolders(ImageData):
+    """Pictures on disk as ``ROOT/train/CLASS/*`` and ``ROOT/val/CLASS/*``.
+
+    Parameters
+    ----------
+    root
+        Folder that holds ``train`` and ``val``.
+    crop
+        Share of the shorter side that the centre crop keeps; the paper's 224 out of 256 is 0.875.
+    name
+        Name for results.
+    **kwargs
+        As in :class:`~raptor.data.module.ImageData`.
+
+    Raises
+    ------
+    ConfigError
+        If the folders are missing, empty, or hold different classes.
+    """
+
+    def __init__(self, root: str | Path, crop: float = 0.875, name: str = "image_folder", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self.root, self.crop = Path(root), crop
+        for split in ("train", "val"):
+            if not (self.root / split).is_dir():
+                raise ConfigError(f"data.root={root} has no folder {split!r}; expected layout: {LAYOUT}")
+        names = [sorted(p.name for p in (self.root / s).iterdir() if p.is_dir()) for s in ("train", "val")]
+        if names[0] != names[1] or not names[0]:
+            odd = sorted(set(names[0]) ^ set(names[1]))
+            raise ConfigError(f"data.root={root}: classes differ between train and val ({odd[:5]}); expected {LAYOUT}")
+        self._classes = names[0]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of class folders."""
+        return len(self._classes)
+
+    def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
+        """Both folders: resize the shorter side (bicubic), centre crop, uint8."""
+        channels, height, width = input_shape
+        transform = v2.Compose(
+            [
+                v2.Grayscale(1) if channels == 1 else v2.RGB(),
+                v2.Resize(round(max(height, width) / self.crop), interpolation=InterpolationMode.BICUBIC),
+                v2.CenterCrop((height, width)),
+                v2.PILToTensor(),
+            ]
+        )
+        try:
+            train, val = (ImageFolder(str(self.root / split), transform) for split in ("train", "val"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"data.root={self.root}: {error}; expected layout: {LAYOUT}") from error
+        return train, val

@@ -1,0 +1,131 @@
+"""The base of all datamodules: two image datasets in, normalised batches out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from raptor.data.sampling import StepSampler, TrainingSet
+from raptor.errors import ConfigError
+
+Images = Sequence[tuple[Tensor, int]]
+
+
+class ImageData(LightningDataModule, ABC):
+    """Labelled images for training and for validation.
+
+    Datasets give uint8 images ``(C, H, W)``; they become float32 and are normalised on the device that the
+    model is on.
+
+    Parameters
+    ----------
+    name
+        Name for results.
+    batch_size
+        Images per training step over all processes.
+    eval_batch_size
+        Images per validation step and process.
+    num_workers
+        Worker processes of a loader; 0 loads in the main process.
+    augment
+        Random transform of a training image, or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        num_workers: int = 0,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1:
+            raise ConfigError(f"data.batch_size={batch_size} and data.eval_batch_size={eval_batch_size} start at 1")
+        self.name, self.batch_size, self.eval_batch_size = name, batch_size, eval_batch_size
+        self.num_workers, self.augment = num_workers, augment
+        self.seed, self.steps = 0, 0
+        self._mean = self._std = torch.zeros(1)
+
+    @abstractmethod
+    def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
+        """Training and validation images of the asked channels, height and width.
+
+        Raises
+        ------
+        ConfigError
+            If the images are missing or cannot have this shape.
+        """
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Number of classes."""
+
+    def prepare(
+        self, input_shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float], seed: int = 0
+    ) -> None:
+        """Load the datasets in the form that a model expects.
+
+        Parameters
+        ----------
+        input_shape
+            Channels, height and width of the model's input.
+        mean, std
+            Normalisation, one value per channel.
+        seed
+            Seed of sampling and augmentation.
+        """
+        self.seed = seed
+        self.train_images, self.val_images = self.datasets(input_shape)
+        self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
+
+    def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader:
+        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return DataLoader(dataset, pin_memory=torch.cuda.is_available(), **workers, **kwargs)
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of the whole training, beginning with the step that the trainer has reached."""
+        trainer = self.trainer
+        if trainer is None or self.batch_size % trainer.world_size:
+            raise ConfigError(f"data.batch_size={self.batch_size} does not divide evenly over the processes")
+        sampler = StepSampler(
+            len(self.train_images),
+            self.batch_size,
+            self.steps,
+            self.seed,
+            first_step=lambda: trainer.fit_loop.epoch_loop.batch_progress.total.ready,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return self._loader(TrainingSet(self.train_images, self.augment, self.seed), batch_sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        """All validation images in order."""
+        return self._loader(self.val_images, batch_size=self.eval_batch_size)
+
+    def train_images_dataloader(self, limit: int | None = None) -> DataLoader:
+        """The first ``limit`` training images of a fixed shuffle, once, without augmentation."""
+        order = torch.randperm(len(self.train_images), generator=torch.Generator().manual_seed(0))
+        chosen = torch.utils.data.Subset(self.train_images, order[:limit].tolist())  # type: ignore[arg-type]
+        return self._loader(chosen, batch_size=self.eval_batch_size)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Finish a batch on its device: uint8 to normalised float32."""
+        images, labels = batch
+        return self.normalize(images), labels
+
+    def normalize(self, images_BCHW: Tensor) -> Tensor:
+        """Uint8 images to normalised float32."""
+        mean, std = self._mean.to(images_BCHW.device), self._std.to(images_BCHW.device)
+        return (images_BCHW.float() / 255 - mean) / std
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data about the data, for results."""
+        return {"name": self.name, "train": len(self.train_images), "val": len(self.val_images)}

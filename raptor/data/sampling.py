@@ -1,0 +1,110 @@
+"""Which sample comes at which step, as a pure function of the seed and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from raptor.seeding import derive_seed
+
+
+class Draw(NamedTuple):
+    """One training sample asked for.
+
+    Attributes
+    ----------
+    index
+        Position in the dataset.
+    number
+        How many samples were drawn before it in the whole training; seeds its augmentation.
+    """
+
+    index: int
+    number: int
+
+
+class StepSampler(Sampler[list[Draw]]):
+    """Batches of an endless stream of permutations of the dataset, from any step on.
+
+    Sample ``number`` of the stream is element ``number mod n`` of permutation ``number div n``, which depends
+    on the seed alone. A run that resumes at step s thus continues with the very batch that an uninterrupted
+    one would see. Batches are always full and may straddle two permutations.
+
+    Parameters
+    ----------
+    num_samples
+        Size n of the dataset.
+    batch_size
+        Samples per step over all processes.
+    steps
+        Number of steps of the whole training: the length of the sampler.
+    seed
+        Seed of the permutations.
+    first_step
+        Called when iteration begins; gives the step to begin with.
+    rank, world_size
+        This process among those that share each batch.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        first_step: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.num_samples, self.batch_size, self.steps = num_samples, batch_size, steps
+        self.seed, self.first_step = seed, first_step
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, order = -1, np.empty(0, dtype=np.int64)
+        for step in range(self.first_step(), self.steps):
+            batch = []
+            for number in range(step * self.batch_size, (step + 1) * self.batch_size):
+                if number // self.num_samples != epoch:
+                    epoch = number // self.num_samples
+                    order = np.random.default_rng(derive_seed(self.seed, "order", epoch)).permutation(self.num_samples)
+                batch.append(Draw(int(order[number % self.num_samples]), number))
+            yield batch[self.rank :: self.world_size]
+
+
+class TrainingSet(Dataset[tuple[Tensor, Any]]):
+    """A dataset with a random transform whose randomness depends on the seed and the draw alone.
+
+    Parameters
+    ----------
+    dataset
+        Gives ``(image, label)``.
+    transform
+        Random transform of the image (it may use torch's global generator), or None.
+    seed
+        Seed of the transform.
+    """
+
+    def __init__(
+        self, dataset: Sequence[tuple[Tensor, Any]], transform: Callable[[Tensor], Tensor] | None, seed: int
+    ) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Any]:
+        image, label = self.dataset[draw.index]
+        if self.transform is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive_seed(self.seed, "augment", draw.number))
+                image = self.transform(image)
+        return image, label

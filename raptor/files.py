@@ -1,0 +1,50 @@
+"""Writing files so that a reader never meets half of one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a file beside ``path``, flush it to disk, then rename it into place.
+
+    Parameters
+    ----------
+    path
+        Where the finished file is to stand.
+    write
+        Called with the path of the file to fill.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+    try:
+        write(aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file at once."""
+    write_aside(path, lambda aside: aside.write_text(text))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON at once; NaN and infinities become null, as JSON has no such numbers."""
+    write_text(path, json.dumps(_plain(values), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {str(key): _plain(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values

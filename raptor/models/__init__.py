@@ -1,0 +1,1 @@
+"""Models: token layout, recurrent block, surrogate, teacher, heads, and their files."""

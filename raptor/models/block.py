@@ -1,0 +1,216 @@
+"""The recurrent block: a pre-norm transformer block that knows at which depth it is applied."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raptor.errors import ConfigError
+
+MLPS = ("swiglu", "gelu")
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """Everything that rebuilds a :class:`RecurrentBlock`.
+
+    Parameters
+    ----------
+    width
+        Width D of the tokens.
+    num_heads
+        Attention heads; must divide ``width``.
+    mlp
+        ``"swiglu"`` or ``"gelu"``.
+    mlp_ratio
+        Hidden width of the MLP as a multiple of ``width``.
+    layer_scale
+        Initial value of LayerScale on both branches, or None for none.
+    depth_scaling
+        Whether the branches and the output are scaled by a learned function of the depth index t.
+    eps
+        Epsilon of both LayerNorms.
+    """
+
+    width: int
+    num_heads: int
+    mlp: str = "swiglu"
+    mlp_ratio: float = 4.0
+    layer_scale: float | None = 1e-5
+    depth_scaling: bool = True
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.num_heads < 1 or self.width % self.num_heads:
+            raise ConfigError(
+                f"surrogate.block.num_heads={self.num_heads} does not divide the width {self.width}; "
+                "leave it null to take the teacher's"
+            )
+        if self.mlp not in MLPS:
+            raise ConfigError(f"surrogate.block.mlp={self.mlp!r} is unknown; choose {' or '.join(MLPS)}")
+        if self.mlp_ratio <= 0:
+            raise ConfigError(f"surrogate.block.mlp_ratio={self.mlp_ratio} must be above 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for ``model.json``."""
+        return asdict(self)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused kernel and its own qkv projection.
+
+    Parameters
+    ----------
+    width, num_heads
+        As in :class:`BlockConfig`.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Attend over the tokens: ``(B, N, D)`` to ``(B, N, D)``."""
+        B, N, D = x_BND.shape
+        qkv = self.qkv(x_BND).reshape(B, N, 3, self.num_heads, D // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(B, N, D))
+
+
+class MLP(nn.Module):
+    """Two-layer perceptron, gated (SwiGLU, gate first) or plain (GELU).
+
+    Parameters
+    ----------
+    width
+        Width D of the tokens.
+    hidden
+        Width between the layers.
+    kind
+        ``"swiglu"`` or ``"gelu"``.
+    """
+
+    def __init__(self, width: int, hidden: int, kind: str) -> None:
+        super().__init__()
+        self.gated = kind == "swiglu"
+        self.fc1 = nn.Linear(width, 2 * hidden if self.gated else hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map every token: ``(B, N, D)`` to ``(B, N, D)``."""
+        x = self.fc1(x)
+        if self.gated:
+            gate, value = x.chunk(2, dim=-1)
+            return self.fc2(F.silu(gate) * value)
+        return self.fc2(F.gelu(x))
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel (Touvron et al., 2021)."""
+
+    def __init__(self, width: int, init: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the last axis."""
+        return x * self.gamma
+
+
+class DepthScale(nn.Module):
+    """Factors of the two branches and the output as a function of depth.
+
+    ``s(t) = 1 + W2 silu(W1 t + b1) + b2`` with ``W1: 1 -> 16`` and ``W2: 16 -> 3D``; ``W2`` and ``b2`` start
+    with standard deviation 1e-4, so that all factors start near one.
+    """
+
+    HIDDEN = 16
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(1, self.HIDDEN)
+        self.fc2 = nn.Linear(self.HIDDEN, 3 * width)
+        nn.init.normal_(self.fc2.weight, std=1e-4)
+        nn.init.normal_(self.fc2.bias, std=1e-4)
+
+    def forward(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Factors at depth index t.
+
+        Parameters
+        ----------
+        t
+            Scalar, or one index per sample ``(B,)``; not normalised.
+
+        Returns
+        -------
+        tuple of Tensor
+            Three factors, each ``(1, 1, D)`` or ``(B, 1, D)``.
+        """
+        s = 1 + self.fc2(F.silu(self.fc1(t.reshape(-1, 1, 1).to(self.fc1.weight.dtype))))
+        s1, s2, s3 = s.chunk(3, dim=-1)
+        return s1, s2, s3
+
+
+class RecurrentBlock(nn.Module):
+    """One tied block of a surrogate.
+
+    With factors s1, s2, s3 of the depth index t and LayerScale LS::
+
+        x <- x + s1 * LS1(attention(norm1(x)))
+        x <- x + s2 * LS2(mlp(norm2(x)))
+        return s3 * x
+
+    Under autocast the residual stream stays in float32, since LayerScale and depth factors are float32.
+
+    Parameters
+    ----------
+    config
+        Shape and options.
+    """
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.config = config
+        D = config.width
+        self.norm1 = nn.LayerNorm(D, eps=config.eps)
+        self.attn = Attention(D, config.num_heads)
+        self.norm2 = nn.LayerNorm(D, eps=config.eps)
+        self.mlp = MLP(D, round(D * config.mlp_ratio), config.mlp)
+        scale = config.layer_scale
+        self.ls1 = nn.Identity() if scale is None else LayerScale(D, scale)
+        self.ls2 = nn.Identity() if scale is None else LayerScale(D, scale)
+        self.depth = DepthScale(D) if config.depth_scaling else None
+
+    def forward(self, x_BND: Tensor, t: Tensor) -> Tensor:
+        """Apply the block once.
+
+        Parameters
+        ----------
+        x_BND
+            Tokens ``(B, N, D)`` of layer t - 1.
+        t
+            Index of the layer being produced, 1..L: scalar tensor, or ``(B,)`` for one index per sample.
+
+        Returns
+        -------
+        Tensor
+            Tokens ``(B, N, D)`` of layer t.
+        """
+        attention = self.ls1(self.attn(self.norm1(x_BND)))
+        if self.depth is None:
+            x = x_BND + attention
+            return x + self.ls2(self.mlp(self.norm2(x)))
+        s1, s2, s3 = self.depth(t)
+        x = x_BND + s1 * attention
+        x = x + s2 * self.ls2(self.mlp(self.norm2(x)))
+        return s3 * x

@@ -1,0 +1,39 @@
+"""Heads on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class LinearProbe(nn.Module):
+    """Linear classifier on ``[cls, mean patch]`` of the final tokens.
+
+    Parameters
+    ----------
+    num_features
+        Width of the features: twice the backbone's width, or once where it has no class token.
+    num_classes
+        Number of classes.
+    """
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_features, num_classes)
+        nn.init.trunc_normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        """Logits ``(B, classes)`` of features ``(B, F)``."""
+        return self.linear(features_BF)
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain dictionary from which :meth:`from_config` builds the same architecture."""
+        return {"num_features": self.linear.in_features, "num_classes": self.linear.out_features}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> LinearProbe:
+        """Probe with random weights from :meth:`to_config`'s dictionary."""
+        return cls(**config)

@@ -1,0 +1,210 @@
+"""Models on disk: ``model.safetensors`` beside a ``model.json`` that rebuilds the architecture.
+
+No pickle is ever read or written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import raptor
+from raptor.errors import ModelFileError, RaptorError
+from raptor.files import write_aside, write_json
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+FORMAT = {"format": "raptor-model", "version": 1}
+
+
+def _kinds() -> dict[str, Any]:
+    from raptor.models.heads import LinearProbe
+    from raptor.models.surrogate import PhaseBlocks, Surrogate
+    from raptor.models.teacher import Teacher
+
+    return {"teacher": Teacher, "blocks": PhaseBlocks, "surrogate": Surrogate, "linear_probe": LinearProbe}
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names and bytes of all weights of a module: equal weights, equal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(model: nn.Module, folder: str | Path, about: dict[str, Any] | None = None) -> Path:
+    """Write a model so that :func:`load` rebuilds it.
+
+    Parameters
+    ----------
+    model
+        A teacher, surrogate, set of phase blocks or probe.
+    folder
+        Where to; made if missing. Both files are written aside and renamed.
+    about
+        Plain data to keep beside the model (what made it, its figures).
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = next(name for name, cls in _kinds().items() if type(model) is cls)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_aside(folder / WEIGHTS, lambda aside: save_file(state, aside))
+    description = {
+        **FORMAT,
+        "kind": kind,
+        "raptor": raptor.__version__,
+        "config": model.to_config(),
+        "parameters": sum(t.numel() for t in state.values()),
+        "sha256": fingerprint(folder / WEIGHTS),
+        "about": about or {},
+    }
+    write_json(folder / DESCRIPTION, description)
+    return folder
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """The ``model.json`` of a model folder, checked.
+
+    Raises
+    ------
+    ModelFileError
+        If the folder holds none, or a foreign or damaged one.
+    """
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        what = "is a file" if Path(folder).is_file() else "has no model.json" if Path(folder).is_dir() else "is missing"
+        raise ModelFileError(
+            f"{folder} {what}: give the folder of a finished run (it holds {WEIGHTS} and {DESCRIPTION})"
+        )
+    try:
+        description = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path} is damaged ({error}): copy it again, or run the job again") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT["format"]:
+        raise ModelFileError(f"{path} was not written by raptor: it lacks format={FORMAT['format']!r}")
+    if description.get("version") != FORMAT["version"] or description.get("kind") not in _kinds():
+        raise ModelFileError(
+            f"{path} holds kind {description.get('kind')!r} in version {description.get('version')}, which this "
+            f"raptor {raptor.__version__} cannot read: update raptor"
+        )
+    return description
+
+
+def load(folder: str | Path) -> Any:
+    """Rebuild a model from its folder, ready to use: on the CPU, in eval mode.
+
+    Parameters
+    ----------
+    folder
+        A run folder or any folder with ``model.safetensors`` and ``model.json``.
+
+    Returns
+    -------
+    nn.Module
+        What was saved: a :class:`~raptor.models.surrogate.Surrogate` (stage 2), a
+        :class:`~raptor.models.surrogate.PhaseBlocks` (stage 1), a :class:`~raptor.models.teacher.Teacher` or a
+        :class:`~raptor.models.heads.LinearProbe`.
+
+    Raises
+    ------
+    ModelFileError
+        If a file is missing, truncated, corrupt, foreign, or does not fit the other.
+    """
+    description = describe(folder)
+    try:
+        model = _kinds()[description["kind"]].from_config(description["config"])
+    except (KeyError, TypeError, IndexError, ValueError, RaptorError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelFileError(f"{Path(folder) / DESCRIPTION} does not describe a model ({reason})") from error
+    read_weights(model, Path(folder))
+    return model.eval()
+
+
+def read_weights(model: nn.Module, source: Path, key: str = "") -> None:
+    """Fill a model from a model folder, or a teacher from a plain safetensors file in timm's key layout.
+
+    Parameters
+    ----------
+    model
+        The model to fill, in place.
+    source
+        Folder or file.
+    key
+        Configuration key to name in errors.
+
+    Raises
+    ------
+    ModelFileError
+        If the source is missing, damaged or of another shape; the model is then unchanged.
+    """
+    where = f"{key}={source}" if key else str(source)
+    if source.is_dir():
+        description = describe(source)
+        path = source / WEIGHTS
+        if not path.is_file():
+            raise ModelFileError(f"{where} has no {WEIGHTS}: the run did not finish, or the file was not copied")
+        if (found := fingerprint(path)) != description["sha256"]:
+            raise ModelFileError(
+                f"{path} is damaged or not the file that {DESCRIPTION} describes (sha256 {found[:12]}..., expected "
+                f"{str(description['sha256'])[:12]}...): copy both files again, or run the job again"
+            )
+        _fill(model, _read(path), where)
+        return
+    if not source.is_file():
+        raise ModelFileError(f"{where} does not exist: give a run folder or a .safetensors file")
+    if source.suffix != ".safetensors":
+        raise ModelFileError(f"{where} is no .safetensors file: convert it first; pickles are not opened here")
+    shell = getattr(model, "shell", None)
+    if shell is None:
+        raise ModelFileError(f"{where} is a bare weight file, which can fill a teacher only")
+    ours = {_from_timm(name): tensor for name, tensor in _read(source).items()}
+    _fill(model, ours, where)
+
+
+def _from_timm(name: str) -> str:
+    return name if name.startswith("blocks.") else f"shell.vit.{name}"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path} is truncated or no safetensors file ({error}): copy it again") from error
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own.keys() & state.keys()
+        if state[name].shape != own[name].shape
+    ]
+    problems = [
+        f"{len(names)} tensors {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("too many", extra))
+        if names
+    ] + sorted(shapes)[:3]
+    if problems:
+        raise ModelFileError(
+            f"{where} does not fit the model: {'; '.join(problems)}. Set the options of the model that made it"
+        )
+    model.load_state_dict(state)

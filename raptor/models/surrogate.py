@@ -1,0 +1,203 @@
+"""The surrogate: one tied block for each phase of depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raptor.errors import ConfigError
+from raptor.models.backbone import Backbone, Shell, spec_from_dict, spec_to_dict
+from raptor.models.block import BlockConfig, RecurrentBlock
+from raptor.models.teacher import Teacher, freeze
+from raptor.partition.phases import Phase, boundaries_of, phases_of
+from raptor.seeding import derive_seed
+
+
+class PhaseBlock(nn.Module):
+    """One recurrent block and the phase of layers that it produces.
+
+    Parameters
+    ----------
+    config
+        Shape and options of the block.
+    phase
+        Start layer and last layer.
+    """
+
+    def __init__(self, config: BlockConfig, phase: Phase) -> None:
+        super().__init__()
+        self.block = RecurrentBlock(config)
+        self.phase = phase
+
+    def steps(self, x_BND: Tensor, start: int | None = None, end: int | None = None) -> Iterator[Tensor]:
+        """Apply the block to its own output.
+
+        Parameters
+        ----------
+        x_BND
+            Tokens of layer ``start``, ``(B, N, D)``.
+        start, end
+            Layers within the phase; None means its own start and end.
+
+        Yields
+        ------
+        Tensor
+            Tokens ``(B, N, D)`` of each of the layers start+1..end.
+        """
+        first = self.phase.start if start is None else start
+        last = self.phase.end if end is None else end
+        for layer in range(first + 1, last + 1):
+            x_BND = self.block(x_BND, torch.tensor(float(layer), device=x_BND.device))
+            yield x_BND
+
+    def rollout(self, x_BND: Tensor) -> Tensor:
+        """All layers of the phase from the tokens of its start: ``(B, N, D)`` to ``(B, n, N, D)``."""
+        return torch.stack(list(self.steps(x_BND)), dim=1)
+
+    def teacher_forced(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Every layer of the phase from the teacher's layer before it, in one batched call.
+
+        Parameters
+        ----------
+        inputs
+            The teacher's layers start..end-1, each ``(B, N, D)``.
+
+        Returns
+        -------
+        tuple of Tensor
+            Predictions of the layers start+1..end, each ``(B, N, D)``.
+        """
+        B = len(inputs[0])
+        t = torch.arange(self.phase.start + 1, self.phase.end + 1, device=inputs[0].device)
+        return self.block(torch.cat(list(inputs)), t.repeat_interleave(B)).split(B)
+
+
+class PhaseBlocks(nn.ModuleList):
+    """Blocks of any phases, not necessarily a whole partition: the product of stage 1.
+
+    Parameters
+    ----------
+    config
+        Shape and options of every block.
+    phases
+        The phases.
+    seed
+        Block weights depend on this seed and on the phase alone, not on which other phases are built beside
+        it. None leaves them to the global generator.
+    """
+
+    def __init__(self, config: BlockConfig, phases: Sequence[Phase], seed: int | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.phases = [Phase(*p) for p in phases]
+        if len(set(self.phases)) != len(self.phases) or not self.phases:
+            raise ConfigError(f"phases {[str(p) for p in self.phases]} must be given, each once")
+        for phase in self.phases:
+            with torch.random.fork_rng(devices=[], enabled=seed is not None):
+                if seed is not None:
+                    torch.manual_seed(derive_seed(seed, "block", *phase))
+                self.append(PhaseBlock(config, phase))
+
+    def of(self, phase: Phase) -> PhaseBlock:
+        """Block of one phase.
+
+        Raises
+        ------
+        ConfigError
+            If there is no block for it.
+        """
+        if phase not in self.phases:
+            raise ConfigError(f"no block for phase {phase} here, only for {', '.join(map(str, self.phases))}")
+        return self[self.phases.index(phase)]
+
+    def pieces(self) -> list[PhaseBlock]:
+        """What rolls out by itself: every block."""
+        return list(self)  # type: ignore[arg-type]
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain dictionary from which :meth:`from_config` builds the same architecture."""
+        return {"block": self.config.to_dict(), "phases": [list(p) for p in self.phases]}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> PhaseBlocks:
+        """Blocks with random weights from :meth:`to_config`'s dictionary."""
+        return cls(BlockConfig(**config["block"]), [Phase(*p) for p in config["phases"]])
+
+
+class Surrogate(Backbone):
+    """A ViT whose L layers are produced by k tied blocks (Raptor).
+
+    Parameters
+    ----------
+    shell
+        The teacher's embedding, final norm and head, which the surrogate reuses frozen.
+    blocks
+        One block for each phase, in order of depth, from layer 0 to L.
+    """
+
+    def __init__(self, shell: Shell, blocks: PhaseBlocks) -> None:
+        self.boundaries = boundaries_of(blocks.phases)
+        super().__init__(shell, blocks.phases[-1].end)
+        freeze(self.shell)
+        self.blocks = blocks
+
+    @classmethod
+    def of_teacher(cls, teacher: Teacher, blocks: PhaseBlocks) -> Surrogate:
+        """Surrogate that shares the teacher's shell, which is frozen from then on.
+
+        Raises
+        ------
+        ConfigError
+            If the blocks do not cover the teacher's layers or have another width.
+        """
+        if blocks.phases[-1].end != teacher.num_layers or blocks.config.width != teacher.width:
+            raise ConfigError(
+                f"blocks of width {blocks.config.width} that end at layer {blocks.phases[-1].end} do not fit a "
+                f"teacher of width {teacher.width} and {teacher.num_layers} layers"
+            )
+        return cls(teacher.shell, blocks)
+
+    @property
+    def k(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def phase(self) -> Phase:
+        """All of depth, as one phase."""
+        return Phase(0, self.num_layers)
+
+    def pieces(self) -> list[Surrogate]:
+        """What rolls out by itself: the whole."""
+        return [self]
+
+    def teacher_forced(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Layers 1..L, each from the teacher's layer before it; see :meth:`PhaseBlock.teacher_forced`."""
+        return tuple(x for b in self.blocks for x in b.teacher_forced(inputs[b.phase.start : b.phase.end]))
+
+    def steps(self, x_BND: Tensor, start: int = 0, end: int | None = None) -> Iterator[Tensor]:
+        """Layers start+1..end; see :meth:`Backbone.layers`."""
+        stop = self.check_range(start, end)
+        for block in self.blocks:
+            first, last = max(start, block.phase.start), min(stop, block.phase.end)
+            if first < last:
+                for x_BND in block.steps(x_BND, first, last):  # noqa: B020 (each layer feeds the next)
+                    yield x_BND
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain dictionary from which :meth:`from_config` builds the same architecture."""
+        return {
+            "vit": spec_to_dict(self.spec),
+            "block": self.blocks.config.to_dict(),
+            "boundaries": self.boundaries,
+            "num_layers": self.num_layers,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Surrogate:
+        """Surrogate with random weights from :meth:`to_config`'s dictionary."""
+        blocks = PhaseBlocks(BlockConfig(**config["block"]), phases_of(config["boundaries"], config["num_layers"]))
+        return cls(Shell(spec_from_dict(config["vit"])), blocks)

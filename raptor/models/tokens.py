@@ -1,0 +1,91 @@
+"""The one token layout that every slice of a token sequence goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from torch import Tensor
+
+from raptor.errors import ConfigError
+
+TOKEN_TYPES = ("cls", "registers", "patches")
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Order and number of the tokens of a ViT: class token, registers, patches.
+
+    Parameters
+    ----------
+    cls
+        Number of class tokens, 0 or 1.
+    registers
+        Number of register tokens.
+    patches
+        Number of patch tokens.
+    """
+
+    cls: int
+    registers: int
+    patches: int
+
+    def __post_init__(self) -> None:
+        if self.cls not in (0, 1) or self.registers < 0 or self.patches < 1:
+            raise ConfigError(
+                f"token layout cls={self.cls}, registers={self.registers}, patches={self.patches} is not one "
+                "of a ViT: cls is 0 or 1, registers 0 or more, patches 1 or more"
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the token sequence."""
+        return self.cls + self.registers + self.patches
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Token types that are present, in sequence order."""
+        return tuple(kind for kind, count in asdict(self).items() if count)
+
+    def slice(self, kind: str) -> slice:
+        """Positions of one token type in the sequence.
+
+        Raises
+        ------
+        ConfigError
+            If the type is unknown or this layout has none of it.
+        """
+        if kind not in self.types:
+            raise ConfigError(f"no tokens of type {kind!r} here: this model has {', '.join(self.types)}")
+        counts = asdict(self)
+        start = sum(counts[earlier] for earlier in TOKEN_TYPES[: TOKEN_TYPES.index(kind)])
+        return slice(start, start + counts[kind])
+
+    def select(self, x: Tensor, kind: str) -> Tensor:
+        """Tokens of one type: ``(..., N, D)`` to ``(..., N_kind, D)``."""
+        return x[..., self.slice(kind), :]
+
+    def pool(self, x: Tensor, kind: str) -> Tensor:
+        """Mean over the tokens of one type: ``(..., N, D)`` to ``(..., D)`` (the class token is itself)."""
+        return self.select(x, kind).mean(dim=-2)
+
+    def features(self, x: Tensor) -> Tensor:
+        """``[cls, mean patch]`` of final tokens, ``(B, N, D)`` to ``(B, 2D)``; without cls ``(B, D)``."""
+        import torch
+
+        return torch.cat([self.pool(x, kind) for kind in ("cls", "patches") if kind in self.types], dim=-1)
+
+    def require(self, kinds: Iterable[str], key: str) -> None:
+        """Check that every asked type is present.
+
+        Raises
+        ------
+        ConfigError
+            Naming the configuration ``key`` that asked for a missing type.
+        """
+        for kind in kinds:
+            if kind not in self.types:
+                raise ConfigError(
+                    f"{key} asks for {kind!r} tokens, which this model does not have; "
+                    f"choose among {', '.join(self.types)}"
+                )

@@ -1,0 +1,1 @@
+"""Partition of depth: layer distance, max-cut into contiguous phases, quality measures."""

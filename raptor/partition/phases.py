@@ -1,0 +1,86 @@
+"""Boundaries and phases: how depth 1..L is cut into contiguous phases.
+
+Boundaries are the last layers of all phases but the last: for L = 12, ``[7, 10]`` means the phases 1..7, 8..10
+and 11..12. A phase is written ``(start, end)``: it starts from layer ``start`` and produces ``start+1..end``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from raptor.errors import ConfigError
+
+
+class Phase(NamedTuple):
+    """A contiguous run of layers that one block produces.
+
+    Attributes
+    ----------
+    start
+        Layer whose tokens enter the phase (0 is the embedding).
+    end
+        Last layer that the phase produces.
+    """
+
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.start}-{self.end}"
+
+
+def check_boundaries(boundaries: Sequence[int], num_layers: int) -> list[int]:
+    """Boundaries as a plain list, once they are known to fit.
+
+    Raises
+    ------
+    ConfigError
+        If they are not whole numbers, not strictly increasing, or outside 1..L-1.
+    """
+    values = list(boundaries)
+    remedy = f"give strictly increasing layers within 1..{num_layers - 1}, such as [{max(1, num_layers // 2)}]"
+    if any(isinstance(b, bool) or not isinstance(b, int) for b in values):
+        raise ConfigError(f"surrogate.boundaries={values} must be whole numbers: {remedy}")
+    if any(later <= earlier for earlier, later in zip(values, values[1:], strict=False)):
+        raise ConfigError(f"surrogate.boundaries={values} are out of order: {remedy}")
+    if values and not (1 <= values[0] and values[-1] < num_layers):
+        raise ConfigError(f"surrogate.boundaries={values} do not fit a teacher of {num_layers} layers: {remedy}")
+    return values
+
+
+def check_k(k: int, num_layers: int, key: str = "surrogate.k") -> int:
+    """Number of phases, once it is known to fit.
+
+    Raises
+    ------
+    ConfigError
+        If it is no whole number from 1 to L.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= num_layers:
+        raise ConfigError(f"{key}={k} does not fit {num_layers} layers: choose a whole number from 1 to {num_layers}")
+    return k
+
+
+def phases_of(boundaries: Sequence[int], num_layers: int) -> list[Phase]:
+    """Phases that boundaries make, in order of depth."""
+    edges = [0, *check_boundaries(boundaries, num_layers), num_layers]
+    return [Phase(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def boundaries_of(phases: Sequence[Phase]) -> list[int]:
+    """Boundaries of phases that follow each other from layer 0.
+
+    Raises
+    ------
+    ConfigError
+        If the phases leave a gap or overlap.
+    """
+    if not phases or phases[0].start != 0 or any(a.end != b.start for a, b in zip(phases, phases[1:], strict=False)):
+        raise ConfigError(f"phases {[str(p) for p in phases]} do not cover depth from layer 0 without gap or overlap")
+    return [p.end for p in phases[:-1]]
+
+
+def label_layers(boundaries: Sequence[int], num_layers: int) -> list[int]:
+    """Phase number, from 0, of each of the layers 1..L."""
+    return [j for j, phase in enumerate(phases_of(boundaries, num_layers)) for _ in range(phase.start, phase.end)]

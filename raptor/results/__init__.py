@@ -1,0 +1,1 @@
+"""Results: run folders, statistics, tables, figures, the HTML report."""

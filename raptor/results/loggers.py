@@ -1,0 +1,29 @@
+"""Loggers that follow a run folder over its attempts."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+
+def wandb_logger(save_dir: str, **kwargs: Any) -> Any:
+    """Weights & Biases under an id that depends on the run folder alone, so that a resumed run continues.
+
+    Parameters
+    ----------
+    save_dir
+        Run folder.
+    **kwargs
+        Of Lightning's ``WandbLogger``.
+
+    Returns
+    -------
+    WandbLogger
+        With ``resume="allow"``.
+    """
+    from pytorch_lightning.loggers import WandbLogger
+
+    path = Path(save_dir)
+    stable = hashlib.sha256("/".join(path.resolve().parts[-3:]).encode()).hexdigest()[:16]
+    return WandbLogger(save_dir=save_dir, id=stable, name=path.name, resume="allow", **kwargs)

@@ -1,0 +1,207 @@
+"""The run folder: one job's config, status, log, metrics, checkpoint, model and result.
+
+Its path depends on the configuration alone, so that a second call finds it: finished runs say so, interrupted
+ones continue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from raptor.errors import RaptorError, RunFolderError
+from raptor.files import write_json, write_text
+
+log = logging.getLogger(__name__)
+
+STATUS, RESULT, CONFIG, LOG = "status.json", "result.json", "config.yaml", "log.txt"
+# what may change between two calls of one run: where and how it reports, not what it computes
+NOT_IDENTITY = (
+    "paths",
+    "logger",
+    "callbacks",
+    "name",
+    "study",
+    "data.num_workers",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+)
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """What makes two runs the same run: the resolved config without :data:`NOT_IDENTITY`, as flat keys.
+
+    Paths below ``paths.runs`` and ``paths.data`` are written relative to them, so that a moved tree is still
+    the same tree.
+    """
+    roots = {f"{key}": str(value) for key, value in config.paths.items()}
+    values = OmegaConf.to_container(config, resolve=True)
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, node: Any) -> None:
+        if prefix in NOT_IDENTITY:
+            return
+        if isinstance(node, Mapping) and node:
+            for key, value in node.items():
+                visit(f"{prefix}.{key}" if prefix else str(key), value)
+            return
+        if isinstance(node, str):
+            for key, root in roots.items():
+                if node.startswith(f"{root}/"):
+                    node = f"<paths.{key}>{node[len(root) :]}"
+        flat[prefix] = node
+
+    visit("", values)
+    return flat
+
+
+def run_path(config: DictConfig, default_name: str) -> Path:
+    """``<paths.runs>/<study>/<name>``; without a name, ``default_name`` and a digest of the identity."""
+    name = config.name
+    if name is None:
+        digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True, default=str).encode()).hexdigest()
+        name = f"{default_name}-{digest[:8]}"
+    return Path(config.paths.runs) / str(config.study) / str(name)
+
+
+class RunFolder:
+    """One job's folder.
+
+    Parameters
+    ----------
+    config
+        Composed configuration of the job.
+    default_name
+        Beginning of the folder's name where ``name`` is null.
+    """
+
+    def __init__(self, config: DictConfig, default_name: str) -> None:
+        self.config = config
+        self.path = run_path(config, default_name)
+        self._status: dict[str, Any] = {}
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run of this very configuration, None if it is not finished.
+
+        Raises
+        ------
+        RunFolderError
+            If the folder belongs to another configuration.
+        """
+        self._check_identity()
+        status = read_json(self.path / STATUS)
+        result = read_json(self.path / RESULT)
+        return result if status and result and status.get("state") == "finished" else None
+
+    def _check_identity(self) -> None:
+        path = self.path / CONFIG
+        if not path.is_file():
+            return
+        ours, theirs = identity(self.config), identity(OmegaConf.load(path))  # type: ignore[arg-type]
+        differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]
+        if differing:
+            shown = "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} now" for key in differing[:4])
+            raise RunFolderError(
+                f"{self.path} holds a run of another configuration ({len(differing)} keys differ: {shown}). "
+                "Choose another name=..., or delete that folder"
+            )
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Hold the folder for this job: log to its file, keep its status, tell the truth about how it ended.
+
+        Raises
+        ------
+        RunFolderError
+            If another process holds it, or it belongs to another configuration.
+        """
+        self._check_identity()
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunFolderError(f"{self.path} is in use by another process: wait for it, or stop it") from None
+        handler = logging.FileHandler(self.path / LOG)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root = logging.getLogger()
+        root.addHandler(handler)
+        earlier = read_json(self.path / STATUS) or {}
+        self._status = {
+            "state": "running",
+            "attempt": int(earlier.get("attempt", 0)) + 1,
+            "started": _now(),
+            "host": platform.node(),
+            "pid": os.getpid(),
+        }
+        try:
+            write_text(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
+            self.update()
+            yield
+        except BaseException as error:
+            state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+            self.update(state=state, error=f"{type(error).__name__}: {error}")
+            detail = str(error) if isinstance(error, RaptorError) else traceback.format_exc()
+            handler.stream.write(f"{_now()} {state}: {detail}\n")
+            raise
+        finally:
+            root.removeHandler(handler)
+            handler.close()
+            lock.release()
+
+    def update(self, **values: Any) -> None:
+        """Write the status with the given fields changed."""
+        self._status |= {**values, "updated": _now()}
+        write_json(self.path / STATUS, self._status)
+
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Write the result, then call the run finished; returns what was written."""
+        result = {
+            "schema": 1,
+            "study": str(self.config.study),
+            "name": self.path.name,
+            **result,
+            "attempts": self._status["attempt"],
+            "versions": versions(),
+        }
+        write_json(self.path / RESULT, result)
+        self.update(state="finished")
+        return read_json(self.path / RESULT) or {}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file, None if there is no whole one."""
+    try:
+        values = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a result."""
+    packages = ("torch", "timm", "pytorch-lightning", "torchmetrics", "hydra-core")
+    return {"python": platform.python_version(), "raptor": version("raptor-vit"), **{p: version(p) for p in packages}}
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Tasks: LightningModules for training a teacher, distilling a surrogate, and probing frozen features."""

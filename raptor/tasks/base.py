@@ -1,0 +1,134 @@
+"""What every task shares: optimiser, schedule, clipping, seeding, and checkpoints without frozen weights."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from raptor.errors import ModelFileError
+from raptor.models.io import save, state_fingerprint
+from raptor.seeding import derive_seed
+
+
+class Task(LightningModule):
+    """Base of all tasks.
+
+    Parameters
+    ----------
+    name
+        Name of the task, for results.
+    optimizer
+        Called with the trainable parameters.
+    schedule
+        Called with ``(optimizer, total_steps=...)``, or None for a constant rate.
+    seed
+        Seed of everything random in a step.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        schedule: Callable[..., LRScheduler] | None,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.name, self.seed = name, seed
+        self._optimizer, self._schedule = optimizer, schedule
+        self.example_input_array = None
+
+    @property
+    @abstractmethod
+    def product(self) -> nn.Module:
+        """The model that the task makes and saves."""
+
+    @property
+    def frozen(self) -> nn.Module | None:
+        """The submodule that the task only reads; it is kept in eval mode and out of checkpoints."""
+        return None
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Plain data about the product, for results."""
+
+    def details(self) -> dict[str, Any]:
+        """Results of the last validation that are no single numbers (curves over layers)."""
+        return {}
+
+    def clipped_groups(self) -> list[list[nn.Parameter]]:
+        """Parameters whose gradients are clipped together."""
+        return [[p for p in self.parameters() if p.requires_grad]]
+
+    def export(self, folder: Path, about: dict[str, Any]) -> None:
+        """Write the product as ``model.safetensors`` and ``model.json``."""
+        save(self.product, folder, about)
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser over the trainable parameters, schedule by step."""
+        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        if self._schedule is None:
+            return optimizer
+        schedule = self._schedule(optimizer, total_steps=self.trainer.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each group by its own norm.
+
+        Lightning's own clipping refuses fused optimisers under bf16-mixed, where nothing needs unscaling.
+        """
+        if gradient_clip_val:
+            for group in self.clipped_groups():
+                torch.nn.utils.clip_grad_norm_(group, float(gradient_clip_val))
+
+    def train(self, mode: bool = True) -> Task:
+        """Set the mode of everything but the frozen part, which stays in eval mode."""
+        super().train(mode)
+        if self.frozen is not None:
+            self.frozen.eval()
+        return self
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed what the step draws (stochastic depth, input noise) from the seed, the step and the process."""
+        step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        torch.manual_seed(derive_seed(self.seed, "step", step, self.global_rank))
+
+    def _frozen_keys(self) -> dict[str, Tensor]:
+        if self.frozen is None:
+            return {}
+        names = {id(tensor) for tensor in self.frozen.state_dict(keep_vars=True).values()}
+        return {key: tensor for key, tensor in self.state_dict(keep_vars=True).items() if id(tensor) in names}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen weights out, but note which they were."""
+        for key in self._frozen_keys():
+            del checkpoint["state_dict"][key]
+        if self.frozen is not None:
+            checkpoint["frozen_sha256"] = state_fingerprint(self.frozen)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the frozen weights back, once they are known to be the same.
+
+        Raises
+        ------
+        ModelFileError
+            If the checkpoint was made with other frozen weights.
+        """
+        if self.frozen is not None and checkpoint.get("frozen_sha256") != state_fingerprint(self.frozen):
+            raise ModelFileError(
+                "the frozen model has changed since the checkpoint of this run was written; "
+                "bring the old weights back, or start afresh under another name=..."
+            )
+        checkpoint["state_dict"].update({k: t.detach() for k, t in self._frozen_keys().items()})

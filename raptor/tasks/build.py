@@ -1,0 +1,123 @@
+"""From config nodes to tasks: the ``_target_`` of each file in ``configs/task``.
+
+Every builder takes the same four things beside its own options: the teacher, the prepared data, the
+``surrogate`` options and the seed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import raptor
+from raptor.data.module import ImageData
+from raptor.errors import ConfigError
+from raptor.models.backbone import Backbone
+from raptor.models.block import BlockConfig
+from raptor.models.surrogate import PhaseBlocks, Surrogate
+from raptor.models.teacher import Teacher
+from raptor.partition.phases import Phase, phases_of
+from raptor.tasks.classifier import Classifier
+from raptor.tasks.distillation import Distillation
+from raptor.tasks.linear_probe import LinearProbing
+from raptor.tasks.partitioning import SurrogateOptions, choose_boundaries, choose_phases
+
+log = logging.getLogger(__name__)
+
+
+def classifier(*, teacher: Teacher, data: ImageData, surrogate: SurrogateOptions, **kwargs: Any) -> Classifier:
+    """Train the teacher itself."""
+    return Classifier(teacher=teacher, data=data, **kwargs)
+
+
+def distill(*, teacher: Teacher, data: ImageData, surrogate: SurrogateOptions, seed: int, **kwargs: Any) -> Distillation:
+    """Stage 1: the blocks of one phase or many."""
+    blocks = _new_blocks(teacher, surrogate, choose_phases(surrogate, teacher, data), seed)
+    return Distillation(teacher=teacher, model=blocks, top1=_top1(teacher, data), seed=seed, **kwargs)
+
+
+def finetune(
+    *,
+    teacher: Teacher,
+    data: ImageData,
+    surrogate: SurrogateOptions,
+    seed: int,
+    blocks: str | Sequence[str] | None = None,
+    **kwargs: Any,
+) -> Distillation:
+    """Stage 2: the whole surrogate, from trained blocks or from scratch."""
+    boundaries, solver = choose_boundaries(surrogate, teacher, data)
+    model = _new_blocks(teacher, surrogate, phases_of(boundaries, teacher.num_layers), seed)
+    if blocks is not None:
+        folders = [blocks] if isinstance(blocks, str) else list(blocks)
+        _fill_from(model, {folder: _load(folder, PhaseBlocks, "task.blocks") for folder in folders})
+    about = {"solver": solver, "init": "scratch" if blocks is None else "blocks"}
+    whole = Surrogate.of_teacher(teacher, model)
+    return Distillation(
+        teacher=teacher, model=whole, top1=_top1(teacher, data), seed=seed, about=about, **kwargs
+    )
+
+
+def linear_probe(
+    *,
+    teacher: Teacher,
+    data: ImageData,
+    surrogate: SurrogateOptions,
+    backbone: str | None = None,
+    label: str | None = None,
+    **kwargs: Any,
+) -> LinearProbing:
+    """Linear probe on the teacher, or on the model in the folder ``backbone``."""
+    model = teacher if backbone is None else _load(backbone, Backbone, "task.backbone")  # type: ignore[type-abstract]
+    source = {"label": label or (f"k={model.k}" if isinstance(model, Surrogate) else "teacher"), "folder": backbone}
+    if model.input_shape != teacher.input_shape or model.spec.mean != teacher.spec.mean:
+        raise ConfigError(
+            f"task.backbone={backbone} takes images {model.input_shape} normalised by {model.spec.mean}, the data "
+            f"was prepared for the teacher's {teacher.input_shape} and {teacher.spec.mean}: choose its own teacher"
+        )
+    return LinearProbing(backbone=model, data=data, source=source, **kwargs)
+
+
+def _new_blocks(teacher: Teacher, options: SurrogateOptions, phases: Sequence[Phase], seed: int) -> PhaseBlocks:
+    block = {"num_heads": teacher.num_heads, **{k: v for k, v in options.block.items() if k != "num_heads" or v}}
+    return PhaseBlocks(BlockConfig(width=teacher.width, **block), phases, seed)
+
+
+def _load(folder: str, kind: type, key: str) -> Any:
+    if not Path(folder).exists():
+        raise ConfigError(f"{key}={folder} does not exist: finish the run that makes it first")
+    model = raptor.load(folder)
+    if not isinstance(model, kind):
+        raise ConfigError(f"{key}={folder} holds a {type(model).__name__}, a {kind.__name__} is needed")
+    return model
+
+
+def _top1(teacher: Teacher, data: ImageData) -> bool:
+    same = teacher.num_classes == data.num_classes
+    if not same:
+        log.warning(
+            "the teacher's head has %d outputs, data=%s has %d classes: no top-1 through the teacher's head",
+            teacher.num_classes,
+            data.name,
+            data.num_classes,
+        )
+    return same
+
+
+def _fill_from(blocks: PhaseBlocks, sources: dict[str, PhaseBlocks]) -> None:
+    for phase in blocks.phases:
+        found = next((folder for folder, source in sources.items() if phase in source.phases), None)
+        if found is None:
+            have = sorted({str(p) for source in sources.values() for p in source.phases})
+            raise ConfigError(
+                f"task.blocks={list(sources)} hold no block for phase {phase}, only for {', '.join(have)}; train it "
+                f"with task=distill 'surrogate.phases=[[{phase.start},{phase.end}]]'"
+            )
+        if sources[found].config != blocks.config:
+            raise ConfigError(
+                f"task.blocks={found} was trained with block options {sources[found].config.to_dict()}, but "
+                f"surrogate.block asks for {blocks.config.to_dict()}"
+            )
+        blocks.of(phase).load_state_dict(sources[found].of(phase).state_dict())

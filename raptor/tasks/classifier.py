@@ -1,0 +1,64 @@
+"""Train a ViT to classify: the small teachers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from raptor.data.module import ImageData
+from raptor.errors import ConfigError
+from raptor.models.teacher import Teacher
+from raptor.tasks.base import Task
+
+
+class Classifier(Task):
+    """Cross-entropy training of a whole ViT; stochastic depth is ``teacher.options.drop_path_rate``.
+
+    Parameters
+    ----------
+    teacher
+        The ViT to train.
+    data
+        Gives the number of classes.
+    label_smoothing
+        Share of the target spread over all classes, 0..1.
+    **kwargs
+        As in :class:`~raptor.tasks.base.Task`.
+    """
+
+    def __init__(self, teacher: Teacher, data: ImageData, label_smoothing: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if teacher.num_classes != data.num_classes:
+            raise ConfigError(
+                f"teacher.options.num_classes={teacher.num_classes}, but data={data.name} has {data.num_classes} "
+                f"classes: set teacher.options.num_classes={data.num_classes}"
+            )
+        self.teacher, self.label_smoothing = teacher, label_smoothing
+        self.top1 = MulticlassAccuracy(data.num_classes, average="micro")
+
+    @property
+    def product(self) -> nn.Module:
+        """The trained teacher."""
+        return self.teacher
+
+    def describe(self) -> dict[str, Any]:
+        """What was trained."""
+        return {"kind": "teacher", "num_layers": self.teacher.num_layers, "vit": self.teacher.spec.name}
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy of a batch."""
+        images, labels = batch
+        loss = F.cross_entropy(self.teacher.classify(images), labels, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Accuracy and loss."""
+        images, labels = batch
+        logits = self.teacher.classify(images)
+        self.top1.update(logits, labels)
+        self.log("val/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
+        self.log("val/top1", self.top1, prog_bar=True)

@@ -1,0 +1,204 @@
+"""Distillation of a frozen teacher into tied blocks: stage 1 (blocks apart) and stage 2 (end to end)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from raptor.models.surrogate import PhaseBlock, PhaseBlocks, Surrogate
+from raptor.models.teacher import Teacher, freeze
+from raptor.partition.phases import Phase
+from raptor.tasks.base import Task
+from raptor.tasks.fidelity import Fidelity
+from raptor.tasks.losses import TokenLoss
+
+
+class Distillation(Task):
+    """Match the teacher's layers by rollouts of tied blocks.
+
+    The two stages differ in what rolls out as one *piece*: in stage 1 the block of each phase, from the
+    teacher's layer at its start; in stage 2 the whole surrogate, from layer 0. The loss of a piece is
+    ``w * forced + (1 - w) * rollout``: *forced* predicts every layer from the teacher's layer before it,
+    *rollout* from the piece's own output, with gradients through the whole rollout; both are means over
+    layers. w falls linearly from 1 to 0 over the first steps, and a pass whose weight is 0 is not run.
+
+    The blocks of stage 1 share nothing but the teacher's pass: gradients are clipped for each piece by
+    itself, so that training several blocks at once equals training each alone.
+
+    Parameters
+    ----------
+    teacher
+        Frozen here.
+    model
+        What is trained: blocks (stage 1) or a surrogate (stage 2).
+    loss
+        Loss of one predicted layer.
+    last_phase_loss
+        Loss of a piece that ends at layer L; None takes ``loss``.
+    teacher_forcing
+        Share of the steps over which w falls from 1 to 0; 0 is a free rollout from the start.
+    input_noise
+        Standard deviation of noise on the tokens that enter a rollout.
+    top1
+        Whether the labels are those of the teacher's head, so that top-1 means something.
+    about
+        Plain data to keep with the results (how the phases were chosen).
+    **kwargs
+        As in :class:`~raptor.tasks.base.Task`.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        model: PhaseBlocks | Surrogate,
+        loss: TokenLoss,
+        last_phase_loss: TokenLoss | None = None,
+        teacher_forcing: float = 0.0,
+        input_noise: float = 0.0,
+        top1: bool = True,
+        about: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.teacher, self.model = freeze(teacher), model
+        self.layout, self.about = teacher.layout, about or {}
+        self.loss, self.last_phase_loss = loss, last_phase_loss or loss
+        self.teacher_forcing, self.input_noise = teacher_forcing, input_noise
+        for piece in model.pieces():
+            last = piece.phase.end == teacher.num_layers and last_phase_loss is not None
+            self._loss_of(piece.phase).check(self.layout, "task.last_phase_loss" if last else "task.loss")
+        phases = [piece.phase for piece in model.pieces()]
+        self.fidelity = nn.ModuleList(Fidelity(self.layout, p.end - p.start) for p in phases)
+        self.classifies = top1
+        self.top1 = nn.ModuleList(self._accuracy() for _ in phases if top1)
+        self.agreement = nn.ModuleList(self._accuracy() for _ in phases if top1)
+        self.teacher_top1 = self._accuracy() if top1 else None
+        self._curves: dict[str, Any] = {}
+
+    def _accuracy(self) -> MulticlassAccuracy:
+        return MulticlassAccuracy(self.teacher.num_classes, average="micro")
+
+    @property
+    def frozen(self) -> nn.Module:
+        """The teacher."""
+        return self.teacher
+
+    @property
+    def product(self) -> nn.Module:
+        """The blocks, or the surrogate."""
+        return self.model
+
+    def clipped_groups(self) -> list[list[nn.Parameter]]:
+        """One group for each piece."""
+        return [[p for p in piece.parameters() if p.requires_grad] for piece in self.model.pieces()]
+
+    def forcing_weight(self) -> float:
+        """Weight w of teacher forcing at this step, 1 to 0."""
+        span = self.teacher_forcing * self.trainer.max_steps
+        return max(0.0, 1.0 - self.global_step / span) if span > 0 else 0.0
+
+    def _prefix(self, piece: PhaseBlock | Surrogate) -> str:
+        return "" if piece is self.model else f"{piece.phase}/"
+
+    def _loss_of(self, phase: Phase) -> TokenLoss:
+        return self.last_phase_loss if phase.end == self.teacher.num_layers else self.loss
+
+    def _activations(self, images: Tensor, layers: set[int]) -> dict[int, Tensor]:
+        """The asked layers of the teacher, ``(B, N, D)`` each; deeper ones are not computed."""
+        with torch.no_grad():
+            acts = {0: self.teacher.embed(images)}
+            for layer, x in enumerate(self.teacher.steps(acts[0], 0, max(layers)), start=1):
+                if layer in layers:
+                    acts[layer] = x
+        return acts
+
+    def piece_loss(self, piece: PhaseBlock | Surrogate, acts: Mapping[int, Tensor]) -> Tensor:
+        """Loss of one piece.
+
+        Parameters
+        ----------
+        piece
+            What rolls out.
+        acts
+            The teacher's layers start..end of the piece, ``(B, N, D)`` each.
+        """
+        phase, w = piece.phase, self.forcing_weight()
+        loss = self._loss_of(phase)
+        total = acts[phase.end].new_zeros((), dtype=torch.float32)
+        passes = []
+        if w > 0:
+            passes.append((w, piece.teacher_forced([acts[layer] for layer in range(phase.start, phase.end)])))
+        if w < 1:
+            x = acts[phase.start]
+            if self.input_noise > 0:
+                x = x + self.input_noise * torch.randn_like(x)
+            passes.append((1 - w, piece.steps(x)))  # type: ignore[arg-type]
+        for weight, preds in passes:
+            for layer, pred in enumerate(preds, start=phase.start + 1):
+                total = total + weight * loss(pred, acts[layer], self.layout)
+        return total / (phase.end - phase.start)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Sum of the losses of all pieces, from one pass of the teacher."""
+        pieces = self.model.pieces()
+        acts = self._activations(batch[0], {x for p in pieces for x in range(p.phase.start, p.phase.end + 1)})
+        losses = [self.piece_loss(piece, acts) for piece in pieces]
+        for piece, loss in zip(pieces, losses, strict=True):
+            self.log(f"train/{self._prefix(piece)}loss", loss.detach(), prog_bar=len(losses) == 1)
+        return torch.stack(losses).sum()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Fidelity of each piece, and top-1 after handing its last layer to the rest of the teacher."""
+        images, labels = batch
+        L = self.teacher.num_layers
+        acts = self._activations(images, set(range(L + 1)))
+        teacher_logits = self.teacher.head(acts[L])
+        if self.teacher_top1 is not None:
+            self.teacher_top1.update(teacher_logits, labels)
+        for i, piece in enumerate(self.model.pieces()):
+            start, end = piece.phase
+            preds = list(piece.steps(acts[start]))
+            self.fidelity[i].update(preds, [acts[layer] for layer in range(start + 1, end + 1)])
+            if self.classifies:
+                logits = self.teacher.head(self.teacher.last(preds[-1], end))
+                self.top1[i].update(logits, labels)
+                self.agreement[i].update(logits, teacher_logits.argmax(dim=1))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over layers, keep the curves over layers for the results."""
+        if self.teacher_top1 is not None:
+            self.log("val/teacher_top1", self.teacher_top1)
+        for i, piece in enumerate(self.model.pieces()):
+            prefix = f"val/{self._prefix(piece)}"
+            if self.classifies:
+                self.log(f"{prefix}top1", self.top1[i], prog_bar=piece is self.model)
+                self.log(f"{prefix}agreement", self.agreement[i])
+            self._curves[str(piece.phase)] = self.fidelity[i].compute()
+            self.fidelity[i].reset()
+            for measure, by_type in self._curves[str(piece.phase)].items():
+                for kind, values in by_type.items():
+                    self.log(f"{prefix}{measure}_{kind}", fmean(values), prog_bar=piece is self.model)
+
+    def details(self) -> dict[str, Any]:
+        """R2 and cosine by phase, token type and layer."""
+        return {"layers": self._curves}
+
+    def describe(self) -> dict[str, Any]:
+        """What was trained, from which teacher."""
+        model = self.model
+        what: dict[str, Any] = {"kind": "blocks", "phases": [list(p.phase) for p in model.pieces()]}
+        if isinstance(model, Surrogate):
+            what = {"kind": "surrogate", "k": model.k, "boundaries": model.boundaries}
+        blocks = model.blocks if isinstance(model, Surrogate) else model
+        return {
+            **what,
+            "num_layers": self.teacher.num_layers,
+            "block_parameters": sum(p.numel() for p in blocks.parameters()),
+            "teacher_block_parameters": sum(p.numel() for p in self.teacher.blocks.parameters()),
+            **self.about,
+        }

@@ -1,0 +1,74 @@
+"""Distillation losses, each a config node."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from raptor.errors import ConfigError
+from raptor.models.tokens import TokenLayout
+
+
+class TokenLoss(Protocol):
+    """What a distillation loss looks like."""
+
+    def check(self, layout: TokenLayout, key: str) -> None:
+        """Raise a ConfigError that names ``key`` if the layout lacks a token type that the loss needs."""
+
+    def __call__(self, pred: Tensor, target: Tensor, layout: TokenLayout) -> Tensor:
+        """Loss, a float32 scalar, of predictions ``(..., N, D)`` against the teacher's."""
+
+
+class TokenMSE:
+    """Mean squared error over all tokens alike.
+
+    Taken over ``(B, n, N, D)`` it is the mean over the n steps of a rollout of the error of each.
+    """
+
+    def check(self, layout: TokenLayout, key: str) -> None:
+        """Fits every layout."""
+
+    def __call__(self, pred: Tensor, target: Tensor, layout: TokenLayout) -> Tensor:
+        """Loss of predictions ``(..., N, D)``, computed in float32."""
+        return F.mse_loss(pred.float(), target.float())
+
+
+class WeightedTokenMSE:
+    """Weighted sum of the mean squared errors of the token types.
+
+    The paper's weights (cls, registers, patches) are 0.34/0.33/0.33 for the last phase of stage 1 and
+    0.45/0.10/0.45 for stage 2.
+
+    Parameters
+    ----------
+    cls, registers, patches
+        Weight of each type; a type with weight 0 is left out.
+    """
+
+    def __init__(self, cls: float, registers: float, patches: float) -> None:
+        self.weights = {"cls": cls, "registers": registers, "patches": patches}
+        if min(self.weights.values()) < 0 or not any(self.weights.values()):
+            raise ConfigError(f"loss weights {self.weights} must not be negative, and one must be above 0")
+
+    def check(self, layout: TokenLayout, key: str) -> None:
+        """Check that the layout has every type with a weight.
+
+        Raises
+        ------
+        ConfigError
+            Naming ``key``.
+        """
+        for kind, weight in self.weights.items():
+            if weight > 0:
+                layout.require([kind], f"{key}.{kind}={weight} (set it to 0 for this teacher): it")
+
+    def __call__(self, pred: Tensor, target: Tensor, layout: TokenLayout) -> Tensor:
+        """Loss of predictions ``(..., N, D)``, computed in float32."""
+        losses = [
+            weight * F.mse_loss(layout.select(pred, kind).float(), layout.select(target, kind).float())
+            for kind, weight in self.weights.items()
+            if weight > 0
+        ]
+        return sum(losses[1:], losses[0])

@@ -1,0 +1,33 @@
+"""Learning-rate schedules, built from torch's own."""
+
+from __future__ import annotations
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+
+
+def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.032, min_lr: float = 1e-6) -> LRScheduler:
+    """Linear warm-up from zero, then cosine to ``min_lr``.
+
+    Parameters
+    ----------
+    optimizer
+        What to schedule.
+    total_steps
+        Steps of the whole training.
+    warmup
+        Share of the steps that warm up; the paper's 10,000 of 312,500 are 0.032.
+    min_lr
+        Learning rate at the end.
+
+    Returns
+    -------
+    LRScheduler
+        To be stepped once per optimiser step.
+    """
+    steps = min(round(warmup * total_steps), total_steps - 1)
+    cosine = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - steps), eta_min=min_lr)
+    if steps < 1:
+        return cosine
+    rise = LinearLR(optimizer, start_factor=1e-8, total_iters=steps)
+    return SequentialLR(optimizer, [rise, cosine], milestones=[steps])

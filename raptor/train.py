@@ -1,0 +1,135 @@
+"""``python -m raptor.train``: compose a task, train it, write its run folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from omegaconf import DictConfig
+
+from raptor.cli import command
+from raptor.results.run import RunFolder
+
+log = logging.getLogger("raptor.train")
+
+
+@command("train")
+def main(config: DictConfig) -> float | None:
+    """Run the job of a configuration, or say that it is finished."""
+    run = RunFolder(config, default_name=f"{config.task.name}-seed{config.seed}")
+    result = run.result()
+    if result is not None:
+        log.info("%s is finished: %s", run, _shown(result["metrics"]))
+    else:
+        with run.recording():
+            result = train(config, run)
+        log.info("%s: %s", run, _shown(result["metrics"]))
+    return result["metrics"].get("val/top1")
+
+
+def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
+    """Train the task of a configuration and write its result.
+
+    Parameters
+    ----------
+    config
+        Composed from ``configs/train.yaml``.
+    run
+        Its run folder, being recorded. A checkpoint in it is continued from.
+
+    Returns
+    -------
+    dict
+        What ``result.json`` holds.
+    """
+    import pytorch_lightning as pl
+    from hydra.utils import instantiate
+
+    from raptor.models.io import state_fingerprint
+    from raptor.results.history import curves, read_metrics
+    from raptor.tasks.callbacks import CHECKPOINT, AtomicCheckpointIO, RunStatus
+    from raptor.tasks.partitioning import SurrogateOptions
+
+    begin = time.monotonic()
+    pl.seed_everything(config.seed, verbose=False)
+    teacher = instantiate(config.teacher, _convert_="all")
+    data = instantiate(config.data, _convert_="all")
+    data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=config.seed)
+    options = SurrogateOptions(**plain(config.surrogate))
+    build = instantiate(config.task, _partial_=True, _convert_="all")
+    task = build(teacher=teacher, data=data, surrogate=options, seed=config.seed)
+
+    settings = plain(config.trainer)
+    settings["max_steps"] = total_steps(settings, data)
+    data.steps = settings["max_steps"] * settings.get("accumulate_grad_batches", 1)
+    loggers = [make(save_dir=str(run.path)) for make in instantiate(config.logger, _convert_="all").values()]
+    callbacks = [RunStatus(run), *(c for c in instantiate(config.callbacks, _convert_="all").values() if c)]
+    if not settings["enable_progress_bar"]:
+        callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
+    trainer = pl.Trainer(
+        **settings,
+        max_epochs=-1,
+        default_root_dir=str(run.path),
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+    )
+    checkpoint = run.path / CHECKPOINT
+    if checkpoint.is_file():
+        log.info("continuing from %s", checkpoint)
+    log.info("%s: %s for %d steps", run, config.task.name, trainer.max_steps)
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
+    (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
+    for logger in loggers:
+        logger.finalize("success")
+
+    result = {
+        "task": config.task.name,
+        "seed": config.seed,
+        "model": task.describe(),
+        "teacher": {"weights": config.teacher.weights, "vit": teacher.spec.name, "layers": teacher.num_layers},
+        "data": data.summary(),
+        "metrics": metrics,
+        **task.details(),
+        "steps": trainer.global_step,
+        "seconds": round(time.monotonic() - begin, 1),
+        "history": curves(read_metrics(run.path)),
+    }
+    task.export(run.path, about={key: result[key] for key in ("task", "seed", "teacher", "data", "metrics")})
+    result["weights_sha256"] = state_fingerprint(task.product)
+    return run.finish(result)
+
+
+def total_steps(settings: dict[str, Any], data: Any) -> int:
+    """Optimiser steps of a training: the smaller of ``trainer.max_steps`` and ``trainer.max_epochs``.
+
+    Both are taken out of the settings; null or -1 is no limit, as in Lightning.
+    """
+    from raptor.errors import ConfigError
+
+    steps, epochs = (settings.pop(key, None) for key in ("max_steps", "max_epochs"))
+    limits = [] if steps in (None, -1) else [steps]
+    if epochs not in (None, -1):
+        limits.append(-(-epochs * len(data.train_images) // data.batch_size))
+    if not limits or not all(isinstance(limit, int) and limit > 0 for limit in limits):
+        raise ConfigError(
+            f"trainer.max_steps={steps} and trainer.max_epochs={epochs}: one must be a whole number above 0"
+        )
+    return min(limits)
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A config node as a plain dictionary."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
+def _shown(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in sorted(metrics.items()))
+
+
+if __name__ == "__main__":
+    main()
