@@ -119,14 +119,16 @@ def _set_up_logging() -> None:
 
     root = logging.getLogger()
     if not any(isinstance(handler, RichHandler) for handler in root.handlers):
-        console = Console(stderr=True, soft_wrap=True)
-        root.addHandler(RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S"))
-    root.setLevel(logging.INFO)
-    for chatty in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.callbacks", "matplotlib", "timm"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+        console = RichHandler(console=Console(stderr=True), show_path=False, log_time_format="%H:%M:%S")
+        # libraries set their own level on import, so what they say is sorted out here
+        console.addFilter(lambda record: record.name.startswith("raptor") or record.levelno >= logging.WARNING)
+        root.addHandler(console)
+    logging.getLogger("raptor").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*ended before the epoch ended and your dataloader is.*")  # ours resumes
-    warnings.filterwarnings("ignore", ".*modules? in eval mode at the start of training.*")  # the frozen teacher
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the frozen teacher
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")
 
 
 def choice(group: str) -> str:

@@ -89,7 +89,11 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
         "task": config.task.name,
         "seed": config.seed,
         "model": task.describe(),
-        "teacher": {"weights": config.teacher.weights, "vit": teacher.spec.name, "layers": teacher.num_layers},
+        "teacher": {
+            "weights": config.teacher.weights,
+            "vit": teacher.spec.name,
+            "layers": teacher.num_layers,
+        },
         "data": data.summary(),
         "metrics": metrics,
         **task.details(),

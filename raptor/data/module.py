@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from raptor.data.sampling import StepSampler, TrainingSet
 from raptor.errors import ConfigError
@@ -87,8 +87,13 @@ class ImageData(LightningDataModule, ABC):
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
 
     def _loader(self, dataset: Any, **kwargs: Any) -> DataLoader:
-        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return DataLoader(dataset, pin_memory=torch.cuda.is_available(), **workers, **kwargs)
+        return DataLoader(
+            dataset,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **kwargs,
+        )
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the whole training, beginning with the step that the trainer has reached."""
@@ -113,7 +118,7 @@ class ImageData(LightningDataModule, ABC):
     def train_images_dataloader(self, limit: int | None = None) -> DataLoader:
         """The first ``limit`` training images of a fixed shuffle, once, without augmentation."""
         order = torch.randperm(len(self.train_images), generator=torch.Generator().manual_seed(0))
-        chosen = torch.utils.data.Subset(self.train_images, order[:limit].tolist())  # type: ignore[arg-type]
+        chosen: Subset[Any] = Subset(self.train_images, order[:limit].tolist())  # type: ignore[arg-type]
         return self._loader(chosen, batch_size=self.eval_batch_size)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:

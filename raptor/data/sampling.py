@@ -18,13 +18,13 @@ class Draw(NamedTuple):
 
     Attributes
     ----------
-    index
+    sample
         Position in the dataset.
     number
         How many samples were drawn before it in the whole training; seeds its augmentation.
     """
 
-    index: int
+    sample: int
     number: int
 
 
@@ -102,7 +102,7 @@ class TrainingSet(Dataset[tuple[Tensor, Any]]):
         return len(self.dataset)
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Any]:
-        image, label = self.dataset[draw.index]
+        image, label = self.dataset[draw.sample]
         if self.transform is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive_seed(self.seed, "augment", draw.number))

@@ -182,9 +182,10 @@ class Backbone(nn.Module, ABC):
 
     def last(self, x_BND: Tensor, start: int = 0) -> Tensor:
         """Tokens of layer L from those of layer ``start``, before the final norm."""
-        for x_BND in self.steps(x_BND, start):  # noqa: B020 (only the last layer is kept)
+        last = x_BND
+        for last in self.steps(x_BND, start):  # noqa: B007 (only the last one counts)
             pass
-        return x_BND
+        return last
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Final tokens ``(B, N, D)`` of normalised images, after the final norm."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from raptor.errors import ConfigError
 
 MLPS = ("swiglu", "gelu")
+Factors = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -115,18 +116,6 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(x))
 
 
-class LayerScale(nn.Module):
-    """A learned factor for each channel (Touvron et al., 2021)."""
-
-    def __init__(self, width: int, init: float) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.full((width,), init))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale the last axis."""
-        return x * self.gamma
-
-
 class DepthScale(nn.Module):
     """Factors of the two branches and the output as a function of depth.
 
@@ -149,14 +138,14 @@ class DepthScale(nn.Module):
         Parameters
         ----------
         t
-            Scalar, or one index per sample ``(B,)``; not normalised.
+            Depth indices ``(n,)``, not normalised.
 
         Returns
         -------
         tuple of Tensor
-            Three factors, each ``(1, 1, D)`` or ``(B, 1, D)``.
+            Three factors, each ``(n, D)``.
         """
-        s = 1 + self.fc2(F.silu(self.fc1(t.reshape(-1, 1, 1).to(self.fc1.weight.dtype))))
+        s = 1 + self.fc2(F.silu(self.fc1(t[:, None].to(self.fc1.weight.dtype))))
         s1, s2, s3 = s.chunk(3, dim=-1)
         return s1, s2, s3
 
@@ -164,13 +153,13 @@ class DepthScale(nn.Module):
 class RecurrentBlock(nn.Module):
     """One tied block of a surrogate.
 
-    With factors s1, s2, s3 of the depth index t and LayerScale LS::
+    With factors s1, s2, s3 of the depth index t and LayerScale gammas::
 
-        x <- x + s1 * LS1(attention(norm1(x)))
-        x <- x + s2 * LS2(mlp(norm2(x)))
+        x <- x + s1 * gamma1 * attention(norm1(x))
+        x <- x + s2 * gamma2 * mlp(norm2(x))
         return s3 * x
 
-    Under autocast the residual stream stays in float32, since LayerScale and depth factors are float32.
+    Under autocast the residual stream stays in float32, since x and the factors are float32.
 
     Parameters
     ----------
@@ -187,9 +176,32 @@ class RecurrentBlock(nn.Module):
         self.norm2 = nn.LayerNorm(D, eps=config.eps)
         self.mlp = MLP(D, round(D * config.mlp_ratio), config.mlp)
         scale = config.layer_scale
-        self.ls1 = nn.Identity() if scale is None else LayerScale(D, scale)
-        self.ls2 = nn.Identity() if scale is None else LayerScale(D, scale)
+        self.gamma1 = None if scale is None else nn.Parameter(torch.full((D,), scale))
+        self.gamma2 = None if scale is None else nn.Parameter(torch.full((D,), scale))
         self.depth = DepthScale(D) if config.depth_scaling else None
+
+    def factors(self, t: Tensor) -> list[Factors]:
+        """Factors of the two branches (LayerScale included) and of the output at each depth index.
+
+        They depend on nothing but t, so a rollout asks for those of all its steps at once.
+
+        Parameters
+        ----------
+        t
+            Depth indices ``(n,)``.
+
+        Returns
+        -------
+        list of Factors
+            n triples of a factor ``(D,)``, or None where it is one.
+        """
+        scales = [None, None, None] if self.depth is None else self.depth(t)
+        branches = [
+            gamma if s is None else s if gamma is None else s * gamma
+            for s, gamma in zip(scales, (self.gamma1, self.gamma2), strict=False)
+        ]
+        rows = [[f] * len(t) if f is None or f.ndim == 1 else f.unbind() for f in (*branches, scales[2])]
+        return list(zip(*rows, strict=True))
 
     def forward(self, x_BND: Tensor, t: Tensor) -> Tensor:
         """Apply the block once.
@@ -206,11 +218,19 @@ class RecurrentBlock(nn.Module):
         Tensor
             Tokens ``(B, N, D)`` of layer t.
         """
-        attention = self.ls1(self.attn(self.norm1(x_BND)))
-        if self.depth is None:
-            x = x_BND + attention
-            return x + self.ls2(self.mlp(self.norm2(x)))
-        s1, s2, s3 = self.depth(t)
-        x = x_BND + s1 * attention
-        x = x + s2 * self.ls2(self.mlp(self.norm2(x)))
-        return s3 * x
+        if t.ndim == 0:
+            return self.apply_once(x_BND, self.factors(t[None])[0])
+        triples = zip(*self.factors(t), strict=True)
+        rows = tuple(None if f[0] is None else torch.stack(f)[:, None] for f in triples)
+        return self.apply_once(x_BND, rows)  # type: ignore[arg-type]
+
+    def apply_once(self, x_BND: Tensor, factors: Factors) -> Tensor:
+        """Apply the block with factors that :meth:`factors` gave, each broadcast over ``(B, N, D)``."""
+        f1, f2, f3 = factors
+        x = _add(x_BND, f1, self.attn(self.norm1(x_BND)))
+        x = _add(x, f2, self.mlp(self.norm2(x)))
+        return x if f3 is None else f3 * x
+
+
+def _add(x: Tensor, factor: Tensor | None, branch: Tensor) -> Tensor:
+    return x + branch if factor is None else x + factor * branch

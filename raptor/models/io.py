@@ -71,7 +71,7 @@ def save(model: nn.Module, folder: str | Path, about: dict[str, Any] | None = No
         **FORMAT,
         "kind": kind,
         "raptor": raptor.__version__,
-        "config": model.to_config(),
+        "config": model.to_config(),  # type: ignore[operator]
         "parameters": sum(t.numel() for t in state.values()),
         "sha256": fingerprint(folder / WEIGHTS),
         "about": about or {},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +49,8 @@ class PhaseBlock(nn.Module):
         """
         first = self.phase.start if start is None else start
         last = self.phase.end if end is None else end
-        for layer in range(first + 1, last + 1):
-            x_BND = self.block(x_BND, torch.tensor(float(layer), device=x_BND.device))
+        for factors in self.block.factors(torch.arange(first + 1, last + 1, device=x_BND.device)):
+            x_BND = self.block.apply_once(x_BND, factors)
             yield x_BND
 
     def rollout(self, x_BND: Tensor) -> Tensor:
@@ -101,6 +101,9 @@ class PhaseBlocks(nn.ModuleList):
                     torch.manual_seed(derive_seed(seed, "block", *phase))
                 self.append(PhaseBlock(config, phase))
 
+    def __iter__(self) -> Iterator[PhaseBlock]:
+        return cast(Iterator[PhaseBlock], super().__iter__())
+
     def of(self, phase: Phase) -> PhaseBlock:
         """Block of one phase.
 
@@ -111,11 +114,11 @@ class PhaseBlocks(nn.ModuleList):
         """
         if phase not in self.phases:
             raise ConfigError(f"no block for phase {phase} here, only for {', '.join(map(str, self.phases))}")
-        return self[self.phases.index(phase)]
+        return next(block for block in self if block.phase == phase)
 
     def pieces(self) -> list[PhaseBlock]:
         """What rolls out by itself: every block."""
-        return list(self)  # type: ignore[arg-type]
+        return list(self)
 
     def to_config(self) -> dict[str, Any]:
         """Plain dictionary from which :meth:`from_config` builds the same architecture."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from raptor.models.backbone import Backbone, Shell, ViTSpec, spec_from_dict, spe
 
 ASSETS = Path(__file__).parent.parent / "assets"
 PACKAGED = "package:"
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Teacher(Backbone):
@@ -42,7 +43,7 @@ class Teacher(Backbone):
     @property
     def num_heads(self) -> int:
         """Attention heads of a block."""
-        return int(self.blocks[0].attn.num_heads)
+        return int(self.get_submodule("blocks.0.attn").num_heads)  # type: ignore[arg-type]
 
     def to_config(self) -> dict[str, Any]:
         """Plain dictionary from which :meth:`from_config` builds the same architecture."""
@@ -54,7 +55,7 @@ class Teacher(Backbone):
         return cls(spec_from_dict(config["vit"]))
 
 
-def freeze(module: nn.Module) -> nn.Module:
+def freeze(module: Module) -> Module:
     """Put a module into eval mode and turn off all its gradients; returns the module."""
     return module.eval().requires_grad_(False)
 

@@ -176,8 +176,8 @@ def solve(distance: Matrix, k: int, solver: str = "exact") -> list[int]:
 def brute_force(distance: Matrix, k: int) -> list[int]:
     """Best contiguous partition by trying all C(L-1, k-1); only for tests and small L."""
     L = len(distance)
-    options = itertools.combinations(range(1, L), check_k(k, L, "k") - 1)
-    return list(max(options, key=lambda b: cut_weight(distance, b)))
+    options = map(list, itertools.combinations(range(1, L), check_k(k, L, "k") - 1))
+    return max(options, key=lambda boundaries: cut_weight(distance, boundaries))
 
 
 def random_boundaries(num_layers: int, k: int, rng: np.random.Generator) -> list[int]:

@@ -7,6 +7,7 @@ and 11..12. A phase is written ``(start, end)``: it starts from layer ``start`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from raptor.errors import ConfigError
@@ -42,9 +43,9 @@ def check_boundaries(boundaries: Sequence[int], num_layers: int) -> list[int]:
     remedy = f"give strictly increasing layers within 1..{num_layers - 1}, such as [{max(1, num_layers // 2)}]"
     if any(isinstance(b, bool) or not isinstance(b, int) for b in values):
         raise ConfigError(f"surrogate.boundaries={values} must be whole numbers: {remedy}")
-    if any(later <= earlier for earlier, later in zip(values, values[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(values)):
         raise ConfigError(f"surrogate.boundaries={values} are out of order: {remedy}")
-    if values and not (1 <= values[0] and values[-1] < num_layers):
+    if values and not (values[0] >= 1 and values[-1] < num_layers):
         raise ConfigError(f"surrogate.boundaries={values} do not fit a teacher of {num_layers} layers: {remedy}")
     return values
 
@@ -65,7 +66,7 @@ def check_k(k: int, num_layers: int, key: str = "surrogate.k") -> int:
 def phases_of(boundaries: Sequence[int], num_layers: int) -> list[Phase]:
     """Phases that boundaries make, in order of depth."""
     edges = [0, *check_boundaries(boundaries, num_layers), num_layers]
-    return [Phase(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [Phase(a, b) for a, b in pairwise(edges)]
 
 
 def boundaries_of(phases: Sequence[Phase]) -> list[int]:
@@ -76,7 +77,7 @@ def boundaries_of(phases: Sequence[Phase]) -> list[int]:
     ConfigError
         If the phases leave a gap or overlap.
     """
-    if not phases or phases[0].start != 0 or any(a.end != b.start for a, b in zip(phases, phases[1:], strict=False)):
+    if not phases or phases[0].start != 0 or any(a.end != b.start for a, b in pairwise(phases)):
         raise ConfigError(f"phases {[str(p) for p in phases]} do not cover depth from layer 0 without gap or overlap")
     return [p.end for p in phases[:-1]]
 

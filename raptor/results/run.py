@@ -161,7 +161,7 @@ class RunFolder:
             state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
             self.update(state=state, error=f"{type(error).__name__}: {error}")
             detail = str(error) if isinstance(error, RaptorError) else traceback.format_exc()
-            handler.stream.write(f"{_now()} {state}: {detail}\n")
+            handler.emit(logging.LogRecord("raptor", logging.ERROR, "", 0, f"{state}: {detail}", None, None))
             raise
         finally:
             root.removeHandler(handler)
@@ -200,7 +200,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def versions() -> dict[str, str]:
     """Versions of what computed a result."""
     packages = ("torch", "timm", "pytorch-lightning", "torchmetrics", "hydra-core")
-    return {"python": platform.python_version(), "raptor": version("raptor-vit"), **{p: version(p) for p in packages}}
+    return {
+        "python": platform.python_version(),
+        "raptor": version("raptor-vit"),
+        **{p: version(p) for p in packages},
+    }
 
 
 def _now() -> str:

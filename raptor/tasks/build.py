@@ -32,7 +32,9 @@ def classifier(*, teacher: Teacher, data: ImageData, surrogate: SurrogateOptions
     return Classifier(teacher=teacher, data=data, **kwargs)
 
 
-def distill(*, teacher: Teacher, data: ImageData, surrogate: SurrogateOptions, seed: int, **kwargs: Any) -> Distillation:
+def distill(
+    *, teacher: Teacher, data: ImageData, surrogate: SurrogateOptions, seed: int, **kwargs: Any
+) -> Distillation:
     """Stage 1: the blocks of one phase or many."""
     blocks = _new_blocks(teacher, surrogate, choose_phases(surrogate, teacher, data), seed)
     return Distillation(teacher=teacher, model=blocks, top1=_top1(teacher, data), seed=seed, **kwargs)
@@ -55,9 +57,7 @@ def finetune(
         _fill_from(model, {folder: _load(folder, PhaseBlocks, "task.blocks") for folder in folders})
     about = {"solver": solver, "init": "scratch" if blocks is None else "blocks"}
     whole = Surrogate.of_teacher(teacher, model)
-    return Distillation(
-        teacher=teacher, model=whole, top1=_top1(teacher, data), seed=seed, about=about, **kwargs
-    )
+    return Distillation(teacher=teacher, model=whole, top1=_top1(teacher, data), seed=seed, about=about, **kwargs)
 
 
 def linear_probe(
@@ -70,8 +70,11 @@ def linear_probe(
     **kwargs: Any,
 ) -> LinearProbing:
     """Linear probe on the teacher, or on the model in the folder ``backbone``."""
-    model = teacher if backbone is None else _load(backbone, Backbone, "task.backbone")  # type: ignore[type-abstract]
-    source = {"label": label or (f"k={model.k}" if isinstance(model, Surrogate) else "teacher"), "folder": backbone}
+    model = teacher if backbone is None else _load(backbone, Backbone, "task.backbone")
+    source = {
+        "label": label or (f"k={model.k}" if isinstance(model, Surrogate) else "teacher"),
+        "folder": backbone,
+    }
     if model.input_shape != teacher.input_shape or model.spec.mean != teacher.spec.mean:
         raise ConfigError(
             f"task.backbone={backbone} takes images {model.input_shape} normalised by {model.spec.mean}, the data "
@@ -81,7 +84,10 @@ def linear_probe(
 
 
 def _new_blocks(teacher: Teacher, options: SurrogateOptions, phases: Sequence[Phase], seed: int) -> PhaseBlocks:
-    block = {"num_heads": teacher.num_heads, **{k: v for k, v in options.block.items() if k != "num_heads" or v}}
+    block = {
+        "num_heads": teacher.num_heads,
+        **{k: v for k, v in options.block.items() if k != "num_heads" or v},
+    }
     return PhaseBlocks(BlockConfig(width=teacher.width, **block), phases, seed)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ from raptor.models.surrogate import PhaseBlock, PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher, freeze
 from raptor.partition.phases import Phase
 from raptor.tasks.base import Task
-from raptor.tasks.fidelity import Fidelity
+from raptor.tasks.fidelity import PieceScores
 from raptor.tasks.losses import TokenLoss
+
+Piece = PhaseBlock | Surrogate
 
 
 class Distillation(Task):
@@ -72,16 +74,15 @@ class Distillation(Task):
         for piece in model.pieces():
             last = piece.phase.end == teacher.num_layers and last_phase_loss is not None
             self._loss_of(piece.phase).check(self.layout, "task.last_phase_loss" if last else "task.loss")
-        phases = [piece.phase for piece in model.pieces()]
-        self.fidelity = nn.ModuleList(Fidelity(self.layout, p.end - p.start) for p in phases)
-        self.classifies = top1
-        self.top1 = nn.ModuleList(self._accuracy() for _ in phases if top1)
-        self.agreement = nn.ModuleList(self._accuracy() for _ in phases if top1)
-        self.teacher_top1 = self._accuracy() if top1 else None
+        num_classes = teacher.num_classes if top1 else None
+        self.scores = nn.ModuleList(
+            PieceScores(self.layout, p.phase.end - p.phase.start, num_classes) for p in model.pieces()
+        )
+        self.teacher_top1 = MulticlassAccuracy(num_classes, average="micro") if num_classes else None
         self._curves: dict[str, Any] = {}
 
-    def _accuracy(self) -> MulticlassAccuracy:
-        return MulticlassAccuracy(self.teacher.num_classes, average="micro")
+    def _pieces_and_scores(self) -> list[tuple[Piece, PieceScores]]:
+        return list(zip(self.model.pieces(), cast(Iterable[PieceScores], self.scores), strict=True))
 
     @property
     def frozen(self) -> nn.Module:
@@ -102,7 +103,7 @@ class Distillation(Task):
         span = self.teacher_forcing * self.trainer.max_steps
         return max(0.0, 1.0 - self.global_step / span) if span > 0 else 0.0
 
-    def _prefix(self, piece: PhaseBlock | Surrogate) -> str:
+    def _prefix(self, piece: Piece) -> str:
         return "" if piece is self.model else f"{piece.phase}/"
 
     def _loss_of(self, phase: Phase) -> TokenLoss:
@@ -117,7 +118,7 @@ class Distillation(Task):
                     acts[layer] = x
         return acts
 
-    def piece_loss(self, piece: PhaseBlock | Surrogate, acts: Mapping[int, Tensor]) -> Tensor:
+    def piece_loss(self, piece: Piece, acts: Mapping[int, Tensor]) -> Tensor:
         """Loss of one piece.
 
         Parameters
@@ -148,7 +149,7 @@ class Distillation(Task):
         pieces = self.model.pieces()
         acts = self._activations(batch[0], {x for p in pieces for x in range(p.phase.start, p.phase.end + 1)})
         losses = [self.piece_loss(piece, acts) for piece in pieces]
-        for piece, loss in zip(pieces, losses, strict=True):
+        for piece, loss in zip(self.model.pieces(), losses, strict=True):
             self.log(f"train/{self._prefix(piece)}loss", loss.detach(), prog_bar=len(losses) == 1)
         return torch.stack(losses).sum()
 
@@ -160,29 +161,27 @@ class Distillation(Task):
         teacher_logits = self.teacher.head(acts[L])
         if self.teacher_top1 is not None:
             self.teacher_top1.update(teacher_logits, labels)
-        for i, piece in enumerate(self.model.pieces()):
+        for piece, scores in self._pieces_and_scores():
             start, end = piece.phase
             preds = list(piece.steps(acts[start]))
-            self.fidelity[i].update(preds, [acts[layer] for layer in range(start + 1, end + 1)])
-            if self.classifies:
+            scores.fidelity.update(preds, [acts[layer] for layer in range(start + 1, end + 1)])
+            if self.teacher_top1 is not None:
                 logits = self.teacher.head(self.teacher.last(preds[-1], end))
-                self.top1[i].update(logits, labels)
-                self.agreement[i].update(logits, teacher_logits.argmax(dim=1))
+                scores.update_accuracy(logits, teacher_logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over layers, keep the curves over layers for the results."""
+        """Log accuracies and the means over layers, keep the curves over layers for the results."""
         if self.teacher_top1 is not None:
             self.log("val/teacher_top1", self.teacher_top1)
-        for i, piece in enumerate(self.model.pieces()):
-            prefix = f"val/{self._prefix(piece)}"
-            if self.classifies:
-                self.log(f"{prefix}top1", self.top1[i], prog_bar=piece is self.model)
-                self.log(f"{prefix}agreement", self.agreement[i])
-            self._curves[str(piece.phase)] = self.fidelity[i].compute()
-            self.fidelity[i].reset()
-            for measure, by_type in self._curves[str(piece.phase)].items():
+        for piece, scores in self._pieces_and_scores():
+            prefix, whole = f"val/{self._prefix(piece)}", piece is self.model
+            accuracies, curves = scores.compute()
+            self._curves[str(piece.phase)] = curves
+            for name, value in accuracies.items():
+                self.log(f"{prefix}{name}", value, prog_bar=whole and name == "top1")
+            for measure, by_type in curves.items():
                 for kind, values in by_type.items():
-                    self.log(f"{prefix}{measure}_{kind}", fmean(values), prog_bar=piece is self.model)
+                    self.log(f"{prefix}{measure}_{kind}", fmean(values), prog_bar=whole and measure == "r2")
 
     def details(self) -> dict[str, Any]:
         """R2 and cosine by phase, token type and layer."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection, R2Score
+from torchmetrics.classification import MulticlassAccuracy
 
 from raptor.models.tokens import TokenLayout
 
@@ -34,8 +35,9 @@ class Fidelity(nn.Module):
         super().__init__()
         self.layout, self.num_layers = layout, num_layers
         self.r2 = MetricCollection({kind: R2Score(multioutput="raw_values") for kind in layout.types})
-        self.cosine = nn.ModuleDict(
-            {kind: nn.ModuleList(MeanMetric() for _ in range(num_layers)) for kind in layout.types}
+        self.cosine = MetricCollection(
+            {f"{kind}_{layer}": MeanMetric() for kind in layout.types for layer in range(num_layers)},
+            compute_groups=False,
         )
         self.r2.set_dtype(torch.float64)  # sums over a whole validation set do not fit float32
 
@@ -48,14 +50,14 @@ class Fidelity(nn.Module):
             ]
             columns = [torch.stack([x.flatten() for x in side], dim=1).double() for side in zip(*pairs, strict=True)]
             self.r2[kind].update(*columns)
-            for metric, (pred, target) in zip(self.cosine[kind], pairs, strict=True):  # type: ignore[call-overload]
-                metric.update(F.cosine_similarity(pred, target, dim=-1))
+            for layer, (pred, target) in enumerate(pairs):
+                self.cosine[f"{kind}_{layer}"].update(F.cosine_similarity(pred, target, dim=-1))
 
     def compute(self) -> dict[str, dict[str, list[float]]]:
         """``{"r2": {type: [n values]}, "cosine": {type: [n values]}}``."""
         r2 = {kind: self.r2[kind].compute().reshape(-1).tolist() for kind in self.layout.types}
         cosine = {
-            kind: [float(metric.compute()) for metric in self.cosine[kind]]  # type: ignore[union-attr]
+            kind: [float(self.cosine[f"{kind}_{layer}"].compute()) for layer in range(self.num_layers)]
             for kind in self.layout.types
         }
         return {"r2": r2, "cosine": cosine}
@@ -63,6 +65,40 @@ class Fidelity(nn.Module):
     def reset(self) -> None:
         """Forget all batches."""
         self.r2.reset()
-        for metrics in self.cosine.values():
-            for metric in metrics:  # type: ignore[union-attr]
-                metric.reset()
+        self.cosine.reset()
+
+
+class PieceScores(nn.Module):
+    """All scores of one piece of a surrogate: fidelity, and top-1 through the teacher's head.
+
+    Parameters
+    ----------
+    layout
+        Token layout.
+    num_layers
+        Layers that the piece produces.
+    num_classes
+        Outputs of the teacher's head; None where the labels are not its classes.
+    """
+
+    def __init__(self, layout: TokenLayout, num_layers: int, num_classes: int | None) -> None:
+        super().__init__()
+        self.fidelity = Fidelity(layout, num_layers)
+        self.accuracy = MetricCollection(
+            {name: MulticlassAccuracy(num_classes, average="micro") for name in ("top1", "agreement")}
+            if num_classes
+            else {},
+            compute_groups=False,
+        )
+
+    def update_accuracy(self, logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> None:
+        """Add a batch of logits ``(B, classes)``: top-1, and agreement with the teacher's own prediction."""
+        self.accuracy["top1"].update(logits, labels)
+        self.accuracy["agreement"].update(logits, teacher_logits.argmax(dim=1))
+
+    def compute(self) -> tuple[dict[str, Tensor], dict[str, dict[str, list[float]]]]:
+        """Accuracies and the curves over layers; forgets all batches."""
+        accuracies, curves = self.accuracy.compute() if len(self.accuracy) else {}, self.fidelity.compute()
+        self.accuracy.reset()
+        self.fidelity.reset()
+        return accuracies, curves

@@ -165,5 +165,7 @@ def choose_phases(options: SurrogateOptions, teacher: Teacher, data: ImageData) 
         raise ConfigError(f"surrogate.phases={options.phases} must be all or like [[0,7],[7,10]]") from error
     for phase in phases:
         if not 0 <= phase.start < phase.end <= L:
-            raise ConfigError(f"surrogate.phases: {list(phase)} does not fit a teacher of {L} layers (0 <= start < end)")
+            raise ConfigError(
+                f"surrogate.phases: {list(phase)} does not fit a teacher of {L} layers (0 <= start < end)"
+            )
     return phases

@@ -1,0 +1,57 @@
+"""What all figures share: style, colours, and saving as PNG and PDF."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from raptor.files import write_aside
+
+TYPE_COLOURS = {"cls": "#b5442e", "registers": "#8a6bb1", "patches": "#2b6ca3"}
+NEUTRAL = "#8c8c8c"
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "figure.dpi": 150,
+    "savefig.bbox": "tight",
+    "pdf.fonttype": 42,
+    "figure.constrained_layout.h_pad": 0.08,
+}
+matplotlib.rcParams.update(STYLE)
+
+
+def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Figure in the house style, sized in inches, with its axes side by side."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as ``stem.png`` and ``stem.pdf``; the files depend on the figure alone."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+        path = stem.with_suffix(f".{kind}")
+        write_aside(path, lambda p, k=kind, m=metadata: figure.savefig(p, format=k, metadata=m))  # type: ignore[misc]
+        paths.append(path)
+    return paths
+
+
+def embedded(figure: Figure) -> str:
+    """A figure as a ``data:`` address for a self-contained page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
