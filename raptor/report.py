@@ -19,9 +19,9 @@ def main(config: DictConfig) -> None:
     """Write the report of a study."""
     from raptor.results.gather import Study
 
-    study = Study(Path(config.paths.runs) / config.experiment)
+    study = Study(Path(config.paths.runs) / config.study)
     output = Path(config.output)
-    markdown = write_report(study, output, config.title or f"Raptor: {config.experiment}")
+    markdown = write_report(study, output, config.title or f"Raptor: {config.study}")
     print(markdown)
     log.info("%s: table.md, table.csv, runs.csv, figures/, report.html", output)
 

@@ -1,0 +1,66 @@
+"""Fixtures that several rooms share: a tiny ViT, and the commands as users call them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from raptor.models.backbone import ViTSpec
+from raptor.models.block import BlockConfig
+from raptor.models.teacher import Teacher
+
+TINY = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 10, "embed_dim": 16, "num_heads": 2}
+
+
+def tiny_spec(depth: int = 4, **options: Any) -> ViTSpec:
+    values = {**TINY, "depth": depth, "reg_tokens": 2, **options}
+    return ViTSpec("vit_tiny_patch16_224", values, mean=(0.3,), std=(0.4,))
+
+
+@pytest.fixture
+def teacher() -> Teacher:
+    """Four layers of width 16; one class token, two registers, four patches."""
+    torch.manual_seed(0)
+    teacher = Teacher(tiny_spec()).eval()
+    for parameter in teacher.parameters():  # timm starts at 0.02, which makes all layers nearly the identity
+        parameter.data.normal_(std=0.3)
+    return teacher
+
+
+@pytest.fixture
+def block_config() -> BlockConfig:
+    return BlockConfig(width=16, num_heads=2, layer_scale=0.3)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Call a command in this process, as ``python -m raptor.<command> <arguments>`` would."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    def run(command: str, *arguments: str) -> None:
+        import importlib
+
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", [command, *arguments])
+        importlib.import_module(f"raptor.{command}").main()
+
+    yield run
+    GlobalHydra.instance().clear()
+
+
+def start(command: str, *arguments: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:
+    """Start a command in its own process, on one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", f"raptor.{command}", *arguments], cwd=cwd, env=environment, text=True, **kwargs
+    )

@@ -1,0 +1,54 @@
+from collections import Counter
+from itertools import islice
+
+import torch
+
+from raptor.data.sampling import StepSampler, TrainingSet
+
+
+def flat(sampler: StepSampler) -> list:
+    return [draw for batch in sampler for draw in batch]
+
+
+def test_every_pass_sees_every_sample_once_in_a_new_order() -> None:
+    draws = flat(StepSampler(10, 4, steps=10, seed=0))
+    assert [d.number for d in draws] == list(range(40))
+    passes = [[d.sample for d in draws[i : i + 10]] for i in range(0, 40, 10)]
+    assert all(sorted(p) == list(range(10)) for p in passes)
+    assert len({tuple(p) for p in passes}) == 4
+
+
+def test_a_resume_continues_with_the_very_next_batch() -> None:
+    whole = list(StepSampler(23, 8, steps=30, seed=5))
+    for first in (1, 2, 3, 17, 29):
+        assert list(StepSampler(23, 8, 30, 5, first_step=lambda first=first: first)) == whole[first:]
+    assert len(StepSampler(23, 8, 30, 5, first_step=lambda: 17)) == 30
+
+
+def test_seeds_differ() -> None:
+    assert flat(StepSampler(50, 5, 10, seed=0)) != flat(StepSampler(50, 5, 10, seed=1))
+
+
+def test_processes_share_each_batch_without_overlap() -> None:
+    whole = list(StepSampler(31, 8, steps=9, seed=1))
+    shares = [list(StepSampler(31, 8, 9, 1, rank=rank, world_size=4)) for rank in range(4)]
+    for step, batch in enumerate(whole):
+        assert Counter(d for share in shares for d in share[step]) == Counter(batch)
+        assert all(len(share[step]) == 2 for share in shares)
+
+
+def test_augmentation_depends_on_seed_and_draw_alone() -> None:
+    data = [(torch.zeros(1, 2, 2), i) for i in range(6)]
+    draws = flat(StepSampler(6, 3, steps=4, seed=0))
+
+    def images(order: list, seed: int) -> dict:
+        training = TrainingSet(data, lambda image: image + torch.randn(()), seed)
+        return {draw.number: training[draw][0].sum().item() for draw in order}
+
+    first = images(draws, 0)
+    torch.manual_seed(1234)
+    before = torch.random.get_rng_state()
+    assert images(list(islice(reversed(draws), 12)), 0) == first
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert len(set(first.values())) == 12
+    assert images(draws, 1) != first

@@ -1,0 +1,108 @@
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import raptor
+from raptor.errors import ConfigError, ModelFileError
+from raptor.models.io import save
+from raptor.models.teacher import Teacher, build_teacher, freeze
+from tests.conftest import TINY, tiny_spec
+
+ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
+    ("vit_tiny_patch16_224", {"img_size": 32}),
+    ("vit_small_patch14_reg4_dinov2", {"img_size": 28, "depth": 3}),
+    ("vit_small_patch14_dinov2", {"img_size": 42, "depth": 3}),
+    ("vit_base_patch16_clip_quickgelu_224", {"img_size": 32, "depth": 2}),
+    ("vit_base_patch16_siglip_224", {"img_size": 32, "depth": 2}),
+    ("deit3_small_patch16_224", {"img_size": 48, "depth": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), ARCHITECTURES)
+def test_layers_composed_equal_timm_exactly(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    vit = timm.create_model(name, **options).eval()
+    torch.manual_seed(0)
+    teacher = build_teacher(name, options).eval()
+    images = torch.randn(2, *teacher.input_shape)
+    with torch.no_grad():
+        x = teacher.embed(images)
+        middle = teacher.num_layers // 2
+        acts = torch.cat([teacher.layers(x, 0, middle), teacher.layers(teacher.last(x), teacher.num_layers)], dim=1)
+        end = teacher.layers(acts[:, -1], middle)[:, -1]
+        assert torch.equal(teacher.norm(end), vit.forward_features(images))
+        assert torch.equal(teacher(images), vit.forward_features(images))
+        assert torch.equal(teacher.classify(images), vit(images))
+    assert x.shape[1] == teacher.layout.num_tokens
+    assert teacher.num_layers == len(vit.blocks)
+
+
+def test_dinov2_with_registers_has_the_papers_tokens() -> None:
+    teacher = build_teacher("vit_base_patch14_reg4_dinov2", {"img_size": 224, "depth": 1})
+    layout = teacher.layout
+    assert (layout.cls, layout.registers, layout.patches, layout.num_tokens) == (1, 4, 256, 261)
+    assert teacher.spec.mean == pytest.approx((0.485, 0.456, 0.406))
+
+
+def test_other_architectures_and_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match="SwinTransformer, no plain Vision Transformer"):
+        build_teacher("swin_tiny_patch4_window7_224")
+    with pytest.raises(ConfigError, match="similar: .*vit_small"):
+        build_teacher("vit_smal_patch16_224")
+    with pytest.raises(ConfigError, match="nonsense"):
+        build_teacher("vit_tiny_patch16_224", {"nonsense": 3})
+    with pytest.raises(ConfigError, match="2 values for 1 channels"):
+        build_teacher("vit_tiny_patch16_224", TINY, mean=[0.5, 0.5], std=[0.5])
+    with pytest.raises(ConfigError, match="both name weights"):
+        build_teacher("vit_tiny_patch16_224", TINY, weights="x", pretrained=True)
+
+
+def test_packaged_digits_vit_loads_and_classifies() -> None:
+    teacher = raptor.load(raptor.models.teacher.packaged("digits_vit"))
+    assert teacher.num_layers == 12
+    from raptor.data.digits import Digits
+
+    data = Digits()
+    data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
+    images, labels = data.val_images.tensors  # type: ignore[attr-defined]
+    with torch.no_grad():
+        right = (teacher.classify(data.normalize(images)).argmax(1) == labels).float().mean()
+    assert right >= 0.97
+
+
+def test_weights_come_from_a_folder_or_a_file_in_timms_layout(tmp_path: Any, teacher: Teacher) -> None:
+    save(teacher, tmp_path / "folder")
+    vit = teacher.spec.build()
+    torch.nn.init.normal_(vit.cls_token)
+    save_file(vit.state_dict(), tmp_path / "timm.safetensors")
+    arguments = {"name": teacher.spec.name, "options": teacher.spec.options, "mean": [0.3], "std": [0.4]}
+    from_folder = build_teacher(**arguments, weights=tmp_path / "folder")
+    assert torch.equal(from_folder.blocks[3].mlp.fc2.weight, teacher.blocks[3].mlp.fc2.weight)
+    from_file = build_teacher(**arguments, weights=tmp_path / "timm.safetensors").eval()
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(from_file(images), vit.eval().forward_features(images))
+
+
+def test_weights_of_another_shape_or_kind_are_named(tmp_path: Any, teacher: Teacher) -> None:
+    save(teacher, tmp_path / "folder")
+    wider = {**teacher.spec.options, "embed_dim": 32}
+    with pytest.raises(ModelFileError, match=r"teacher\.weights=.*\(16,\), expected \(32,\)"):
+        build_teacher(teacher.spec.name, wider, weights=tmp_path / "folder", mean=[0.3], std=[0.4])
+    deeper = {**teacher.spec.options, "depth": 5}
+    with pytest.raises(ModelFileError, match=r"tensors missing \(blocks\.4"):
+        build_teacher(teacher.spec.name, deeper, weights=tmp_path / "folder", mean=[0.3], std=[0.4])
+    with pytest.raises(ModelFileError, match="does not exist"):
+        build_teacher("vit_tiny_patch16_224", TINY, weights=tmp_path / "nowhere", mean=[0.3], std=[0.4])
+    torch.save(teacher.state_dict(), tmp_path / "pickle.pth")
+    with pytest.raises(ModelFileError, match="pickles are not opened"):
+        build_teacher("vit_tiny_patch16_224", TINY, weights=tmp_path / "pickle.pth", mean=[0.3], std=[0.4])
+
+
+def test_frozen_means_no_gradient_and_eval() -> None:
+    teacher = freeze(Teacher(tiny_spec(drop_path_rate=0.5)))
+    images = torch.randn(4, 1, 8, 8)
+    assert torch.equal(teacher(images), teacher(images))
+    assert not any(p.requires_grad for p in teacher.parameters())

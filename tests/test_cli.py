@@ -1,0 +1,129 @@
+"""Commands as users call them: what they print, how they end, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import start
+
+SMALL = ("trainer.max_steps=2", "trainer.enable_progress_bar=false", "trainer.limit_val_batches=1")
+
+
+def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['train', '--cfg', 'job']\n"
+        "from raptor.train import main\n"
+        "main()\n"
+        "assert not {'torch', 'pytorch_lightning', 'timm', 'matplotlib', 'pandas'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "_target_: raptor.tasks.build.finetune" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "said"),
+    [
+        ("train", ["sead=1"], "unknown key 'sead': did you mean seed"),
+        ("train", ["trainer.max_step=1"], "did you mean trainer.max_steps"),
+        ("train", ["max_steps=1"], "did you mean .*trainer.max_steps"),
+        ("train", ["+colour=1"], "unknown key 'colour'"),
+        ("train", ["task=destill"], "(?s)destill.*distill"),
+        ("train", ["surrogate.k=13"], r"surrogate\.k=13 .*from 1 to 12"),
+        ("train", ["surrogate.k=0"], r"surrogate\.k=0 .*from 1 to 12"),
+        ("train", ["surrogate.boundaries=[10,7]"], r"boundaries=\[10, 7\] are out of order"),
+        ("train", ["surrogate.boundaries=[7,12]"], r"boundaries=\[7, 12\] do not fit a teacher of 12 layers"),
+        ("train", ["surrogate=k3", "surrogate.k=2"], "make 3 phases, but surrogate.k=2"),
+        ("train", ["surrogate.solver=magic"], "exact or greedy"),
+        ("train", ["surrogate.phases_file=none.json"], "none.json does not exist"),
+        ("train", ["+surrogate.colour=1"], "colour"),
+        ("train", ["teacher.weights=nowhere"], "teacher.weights=nowhere does not exist"),
+        ("train", ["teacher.weights=package:nothing"], "there are: digits_vit"),
+        ("train", ["teacher.options.embed_dim=96"], r"does not fit the model: .*\(48,\), expected \(96,\)"),
+        ("train", ["task.blocks=nowhere"], "task.blocks=nowhere does not exist"),
+        ("train", ["task=linear_probe", "task.backbone=nowhere"], "task.backbone=nowhere does not exist"),
+        ("train", ["task=distill", "surrogate.phases=[[5,5]]"], r"\[5, 5\] does not fit"),
+        ("train", ["task=distill", "surrogate.phases=all"], "set surrogate.phases_file"),
+        ("train", ["teacher=timm", "teacher.name=vit_base_patch9"], "is no model of timm"),
+        ("train", ["trainer.max_steps=0"], "trainer.max_steps=0"),
+        ("train", ["data=image_folder"], r"data.root=data/pictures has no folder 'train'"),
+        ("train", ["task=classifier", "teacher.weights=null", "teacher.options.num_classes=7"], "num_classes=10"),
+        ("phases", ["k=13", "distance=D.npy"], "k=13 does not fit 12 layers"),
+        ("phases", ["distance=nowhere.npy"], "distance=nowhere.npy does not exist"),
+        ("phases", ["distance=S.npy"], "1 - S"),
+        ("phases", ["eps=0.1"], "solver=greedy"),
+        ("phases", ["tokens=[hats]"], "tokens asks for 'hats'"),
+        ("report", ["study=nothing"], "no finished run"),
+    ],
+)
+def test_bad_input_gets_one_message_and_leaves_nothing_finished(
+    call: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    arguments: list[str],
+    said: str,
+) -> None:
+    D = 1.0 - np.eye(12)
+    np.save(tmp_path / "D.npy", D)
+    np.save(tmp_path / "S.npy", 1 - D)
+    with pytest.raises(SystemExit) as ended:
+        call(command, *arguments)
+    message = str(ended.value)
+    assert message.startswith("error: ")
+    assert re.search(said, message), message
+    assert not list(tmp_path.rglob("result.json"))
+    assert not [p for p in tmp_path.rglob("status.json") if json.loads(p.read_text())["state"] == "finished"]
+
+
+def test_an_error_ends_the_process_with_a_code_and_no_traceback(tmp_path: Path) -> None:
+    process = start("train", "surrogate.k=13", cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in output
+    assert "choose a whole number from 1 to 12" in output
+
+
+def test_phases_of_a_saved_matrix(call: Callable[..., None], tmp_path: Path) -> None:
+    labels = np.array([0] * 4 + [1] * 3 + [2] * 5)
+    np.save(tmp_path / "D.npy", (labels[:, None] != labels[None, :]).astype(float))
+    call("phases", "distance=D.npy", "k=3", "name=three")
+    folder = tmp_path / "runs" / "default" / "three"
+    phases = json.loads((folder / "phases.json").read_text())
+    assert phases["boundaries"] == {"3": [4, 7]}
+    assert phases["solver"] == "exact"
+    assert phases["measures"]["3"]["share"] == 1.0
+    assert phases["random"]["3"]["share_mean"] < 1
+    assert np.load(folder / "distance.npy").shape == (12, 12)
+    assert (folder / "heatmap.png").stat().st_size > 5000
+    assert (folder / "heatmap.pdf").is_file()
+    # a file may change under its name: it is read again
+    np.save(tmp_path / "D.npy", (labels[::-1, None] != labels[None, ::-1]).astype(float))
+    call("phases", "distance=D.npy", "k=3", "name=three")
+    assert json.loads((folder / "phases.json").read_text())["boundaries"] == {"3": [5, 8]}
+
+
+def test_a_finished_run_is_not_run_again(call: Callable[..., None], tmp_path: Path) -> None:
+    call("train", *SMALL, "name=one")
+    folder = tmp_path / "runs" / "default" / "one"
+    made = {"config.yaml", "status.json", "result.json", "model.safetensors", "model.json", "log.txt", "metrics"}
+    assert made <= {p.name for p in folder.iterdir()}
+    before = (folder / "result.json").read_bytes(), (folder / "model.safetensors").stat().st_mtime_ns
+    call("train", *SMALL, "name=one")
+    assert before == ((folder / "result.json").read_bytes(), (folder / "model.safetensors").stat().st_mtime_ns)
+    with pytest.raises(SystemExit, match=r"trainer.max_steps: 2 there, 3 now.*Choose another name"):
+        call("train", *SMALL, "name=one", "trainer.max_steps=3")
+
+
+def test_max_epochs_counts_passes_over_the_training_images(call: Callable[..., None], tmp_path: Path) -> None:
+    call("train", *SMALL, "name=one", "task=linear_probe", "trainer.max_steps=null", "trainer.max_epochs=2", "data.batch_size=500")
+    assert json.loads((tmp_path / "runs/default/one/result.json").read_text())["steps"] == 6  # 2 x 1437 / 500

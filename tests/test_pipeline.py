@@ -1,0 +1,74 @@
+"""Every experiment config composes and runs; the demo's jobs build on each other up to the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import raptor
+from raptor.cli import CONFIGS
+from raptor.models.surrogate import Surrogate
+
+SMOKE = ["trainer.max_steps=2", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"]
+TRAIN_JOBS = [
+    ["experiment=demo/blocks"],
+    ["experiment=demo/surrogates", "surrogate.k=3"],
+    ["experiment=demo/probes", "surrogate.k=3"],
+    ["experiment=demo/probe_teacher"],
+    ["experiment=demo/probe_untrained"],
+]
+
+
+def test_the_demo_from_teacher_to_report(call: Callable[..., None], tmp_path: Path) -> None:
+    call("train", "experiment=demo/teacher", *SMOKE)
+    call("phases", "experiment=demo/phases", "images=64")
+    for job in TRAIN_JOBS:
+        call("train", "-m", *job, "seed=0,1", *SMOKE)
+    call("report", "experiment=demo")
+    runs = tmp_path / "runs" / "demo"
+    ran = {f"experiment={c.relative_to(CONFIGS / 'experiment').with_suffix('')}" for c in (CONFIGS / "experiment").rglob("*.yaml")}
+    assert ran == {job[0] for job in TRAIN_JOBS} | {"experiment=demo/teacher", "experiment=demo/phases", "experiment=demo"}
+    results = {p.parent.name: json.loads(p.read_text()) for p in runs.glob("*/result.json")}
+    assert len(results) == 2 + 2 * len(TRAIN_JOBS)
+    assert (runs / "report" / "report.html").is_file()
+    assert "k=3" in (runs / "report" / "table.md").read_text()
+
+    boundaries = json.loads((runs / "phases" / "phases.json").read_text())["boundaries"]
+    surrogate = raptor.load(runs / "surrogate-k3-seed0")
+    assert isinstance(surrogate, Surrogate)
+    assert surrogate.boundaries == boundaries["3"] == results["surrogate-k3-seed1"]["model"]["boundaries"]
+    assert results["surrogate-k3-seed0"]["model"]["init"] == "blocks"
+    trained = {tuple(p) for p in results["blocks-seed0"]["model"]["phases"]}
+    edges = [[0, *cut, 12] for cut in boundaries.values()]
+    assert trained == {(a, b) for e in edges for a, b in zip(e, e[1:], strict=False)}
+    untrained = {results[f"probe-untrained-seed{s}"]["model"]["backbone"]["label"] for s in (0, 1)}
+    assert untrained == {"untrained"}
+    with torch.no_grad():
+        images = torch.randn(2, 1, 8, 8)
+        assert surrogate.rollout(surrogate.embed(images)).shape == (2, 12, 21, 48)
+        assert surrogate(images).shape == (2, 21, 48)
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
+def test_other_loggers_write_into_the_run_folder(call: Callable[..., None], tmp_path: Path, logger: str) -> None:
+    call("train", "task=linear_probe", f"logger={logger}", "name=run", *SMOKE)
+    folder = tmp_path / "runs" / "default" / "run"
+    pattern = {"tensorboard": "tensorboard/**/events*", "wandb": "wandb/offline-run-*/*.wandb"}[logger]
+    assert list(folder.glob(pattern))
+    assert json.loads((folder / "result.json").read_text())["history"]["train/loss"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_bf16_mixed_on_a_gpu_follows_float32(call: Callable[..., None], tmp_path: Path) -> None:
+    for name, precision in (("half", "bf16-mixed"), ("full", "32-true")):
+        call("train", "trainer=gpu_bf16", f"trainer.precision={precision}", f"name={name}", "trainer.max_steps=30")
+    half, full = (
+        json.loads((tmp_path / f"runs/default/{name}/result.json").read_text())["history"]["train/loss"][-1][1]
+        for name in ("half", "full")
+    )
+    assert half == pytest.approx(full, rel=0.02)

@@ -1,0 +1,77 @@
+"""``kill -9`` at random moments, then the same command: the weights of an uninterrupted run, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import start
+
+STEPS = 60
+COMMON = [
+    f"trainer.max_steps={STEPS}",
+    "trainer.val_check_interval=17",
+    "trainer.limit_val_batches=1",
+    "trainer.enable_progress_bar=false",
+    "callbacks.checkpoint.every_n_steps=5",
+    "data.batch_size=8",
+    "name=run",
+]
+STAGES = {
+    "distill": ["task=distill", "surrogate.phases=[[7,10],[10,12]]", "task.input_noise=0.1"],
+    "finetune": ["task=finetune", "surrogate.boundaries=[5]"],
+    # stochastic depth, accumulation and augmentation draw random numbers too
+    "classifier": [
+        "task=classifier",
+        "teacher.weights=null",
+        "trainer.accumulate_grad_batches=2",
+        "+data.augment={_target_: torchvision.transforms.v2.RandomHorizontalFlip}",
+    ],
+}
+
+
+def checkpointed(folder: Path, since: float) -> bool:
+    path = folder / "checkpoints" / "last.ckpt"
+    return path.is_file() and path.stat().st_mtime > since
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_runs_end_in_the_same_weights(tmp_path: Path, stage: str) -> None:
+    arguments = [*COMMON, *STAGES[stage]]
+    if stage == "classifier":
+        arguments[-1] = "++" + arguments[-1].lstrip("+")
+    whole = start("train", *arguments, f"paths.runs={tmp_path / 'whole'}", cwd=tmp_path)
+    rng = random.Random(stage)
+    folder = tmp_path / "killed" / "default" / "run"
+    kills = 0
+    while kills < 2:
+        since = time.time()
+        process = start("train", *arguments, f"paths.runs={tmp_path / 'killed'}", cwd=tmp_path)
+        while process.poll() is None and not checkpointed(folder, since):
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0.0, 0.4))
+        if process.poll() is not None:
+            break  # it was faster than we are
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        assert not (folder / "result.json").exists()
+        assert json.loads((folder / "status.json").read_text())["state"] == "running"
+    last = start("train", *arguments, f"paths.runs={tmp_path / 'killed'}", cwd=tmp_path)
+    assert last.wait(timeout=300) == 0
+    assert whole.wait(timeout=300) == 0
+    assert kills > 0
+    uninterrupted = tmp_path / "whole" / "default" / "run"
+    results = [json.loads((path / "result.json").read_text()) for path in (uninterrupted, folder)]
+    assert (folder / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert [r["steps"] for r in results] == [STEPS, STEPS]
+    assert results[1]["attempts"] == kills + 1
+    # the curves have neither gap nor doubled step
+    assert results[0]["history"] == results[1]["history"]
