@@ -24,8 +24,9 @@ log = logging.getLogger("raptor.phases")
 @command("phases")
 def main(config: DictConfig) -> None:
     """Find phases, or say that they are found."""
-    run = RunFolder(config, default_name="phases")
-    result = run.result() if config.distance is None else None  # a file may have changed under its name
+    from_file = config.distance is not None  # a file may change under its name, so it is always read again
+    run = RunFolder(config, default_name="phases", track_inputs=not from_file)
+    result = None if from_file else run.result()
     if result is None:
         _check(config)
         with run.recording():

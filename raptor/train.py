@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from raptor.cli import command
+from raptor.errors import ConfigError
 from raptor.results.run import RunFolder
 
 log = logging.getLogger("raptor.train")
@@ -45,9 +46,11 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     """
     import pytorch_lightning as pl
     from hydra.utils import instantiate
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from raptor.models.io import state_fingerprint
     from raptor.results.history import curves, read_metrics
+    from raptor.results.loggers import finish
     from raptor.tasks.callbacks import CHECKPOINT, AtomicCheckpointIO, RunStatus
     from raptor.tasks.partitioning import SurrogateOptions
 
@@ -67,23 +70,27 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     callbacks = [RunStatus(run), *(c for c in instantiate(config.callbacks, _convert_="all").values() if c)]
     if not settings["enable_progress_bar"]:
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
-    trainer = pl.Trainer(
-        **settings,
-        max_epochs=-1,
-        default_root_dir=str(run.path),
-        logger=loggers,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,
-    )
-    checkpoint = run.path / CHECKPOINT
-    if checkpoint.is_file():
-        log.info("continuing from %s", checkpoint)
-    log.info("%s: %s for %d steps", run, config.task.name, trainer.max_steps)
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
-    (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
-    for logger in loggers:
-        logger.finalize("success")
+    try:
+        trainer = pl.Trainer(
+            **settings,
+            max_epochs=-1,
+            default_root_dir=str(run.path),
+            logger=loggers,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(f"trainer: {error}") from error
+    checkpoint = run.path / CHECKPOINT if (run.path / CHECKPOINT).is_file() else None
+    log.info("%s: %s for %d steps%s", run, config.task.name, trainer.max_steps, ", continued" if checkpoint else "")
+    status = "failed"
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
+        status = "success"
+    finally:
+        finish(loggers, status)
 
     result = {
         "task": config.task.name,
@@ -111,8 +118,6 @@ def total_steps(settings: dict[str, Any], data: Any) -> int:
 
     Both are taken out of the settings; null or -1 is no limit, as in Lightning.
     """
-    from raptor.errors import ConfigError
-
     steps, epochs = (settings.pop(key, None) for key in ("max_steps", "max_epochs"))
     limits = [] if steps in (None, -1) else [steps]
     if epochs not in (None, -1):

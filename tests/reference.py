@@ -25,7 +25,7 @@ def gelu(x: Array) -> Array:
 
 
 def attention(x: Array, w: dict[str, Array], heads: int) -> Array:
-    B, N, D = x.shape
+    B, _, D = x.shape
     d = D // heads
     q, k, v = np.split(x @ w["attn.qkv.weight"].T + w["attn.qkv.bias"], 3, axis=-1)
     out = np.empty_like(x)

@@ -125,5 +125,13 @@ def test_a_finished_run_is_not_run_again(call: Callable[..., None], tmp_path: Pa
 
 
 def test_max_epochs_counts_passes_over_the_training_images(call: Callable[..., None], tmp_path: Path) -> None:
-    call("train", *SMALL, "name=one", "task=linear_probe", "trainer.max_steps=null", "trainer.max_epochs=2", "data.batch_size=500")
+    call(
+        "train",
+        *SMALL,
+        "name=one",
+        "task=linear_probe",
+        "trainer.max_steps=null",
+        "trainer.max_epochs=2",
+        "data.batch_size=500",
+    )
     assert json.loads((tmp_path / "runs/default/one/result.json").read_text())["steps"] == 6  # 2 x 1437 / 500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,15 @@ def test_the_demo_from_teacher_to_report(call: Callable[..., None], tmp_path: Pa
         call("train", "-m", *job, "seed=0,1", *SMOKE)
     call("report", "experiment=demo")
     runs = tmp_path / "runs" / "demo"
-    ran = {f"experiment={c.relative_to(CONFIGS / 'experiment').with_suffix('')}" for c in (CONFIGS / "experiment").rglob("*.yaml")}
-    assert ran == {job[0] for job in TRAIN_JOBS} | {"experiment=demo/teacher", "experiment=demo/phases", "experiment=demo"}
+    ran = {
+        f"experiment={c.relative_to(CONFIGS / 'experiment').with_suffix('')}"
+        for c in (CONFIGS / "experiment").rglob("*.yaml")
+    }
+    assert ran == {job[0] for job in TRAIN_JOBS} | {
+        "experiment=demo/teacher",
+        "experiment=demo/phases",
+        "experiment=demo",
+    }
     results = {p.parent.name: json.loads(p.read_text()) for p in runs.glob("*/result.json")}
     assert len(results) == 2 + 2 * len(TRAIN_JOBS)
     assert (runs / "report" / "report.html").is_file()
@@ -44,7 +52,7 @@ def test_the_demo_from_teacher_to_report(call: Callable[..., None], tmp_path: Pa
     assert results["surrogate-k3-seed0"]["model"]["init"] == "blocks"
     trained = {tuple(p) for p in results["blocks-seed0"]["model"]["phases"]}
     edges = [[0, *cut, 12] for cut in boundaries.values()]
-    assert trained == {(a, b) for e in edges for a, b in zip(e, e[1:], strict=False)}
+    assert trained == {(a, b) for e in edges for a, b in pairwise(e)}
     untrained = {results[f"probe-untrained-seed{s}"]["model"]["backbone"]["label"] for s in (0, 1)}
     assert untrained == {"untrained"}
     with torch.no_grad():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +29,19 @@ def wandb_logger(save_dir: str, **kwargs: Any) -> Any:
     path = Path(save_dir)
     stable = hashlib.sha256("/".join(path.resolve().parts[-3:]).encode()).hexdigest()[:16]
     return WandbLogger(save_dir=save_dir, id=stable, name=path.name, resume="allow", **kwargs)
+
+
+def finish(loggers: Iterable[Any], status: str) -> None:
+    """Close all loggers in any outcome; without it the next job of a sweep would write into the same wandb run.
+
+    Parameters
+    ----------
+    loggers
+        Lightning loggers.
+    status
+        ``"success"`` or ``"failed"``.
+    """
+    for logger in loggers:
+        logger.finalize(status)
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish(exit_code=0 if status == "success" else 1)

@@ -44,13 +44,13 @@ NOT_IDENTITY = (
 )
 
 
-def identity(config: DictConfig) -> dict[str, Any]:
+def identity(config: DictConfig, relative: bool = True) -> dict[str, Any]:
     """What makes two runs the same run: the resolved config without :data:`NOT_IDENTITY`, as flat keys.
 
-    Paths below ``paths.runs`` and ``paths.data`` are written relative to them, so that a moved tree is still
-    the same tree.
+    Unless ``relative`` is false, paths below ``paths.runs`` and ``paths.data`` are written relative to them, so
+    that a moved tree is still the same tree.
     """
-    roots = {f"{key}": str(value) for key, value in config.paths.items()}
+    roots = {str(key): str(value) for key, value in config.paths.items()} if relative else {}
     values = OmegaConf.to_container(config, resolve=True)
     flat: dict[str, Any] = {}
 
@@ -71,6 +71,21 @@ def identity(config: DictConfig) -> dict[str, Any]:
     return flat
 
 
+def inputs(config: DictConfig) -> dict[str, str]:
+    """Digest of every model folder and file that a configuration names, by key."""
+    found = {}
+    for key, value in identity(config, relative=False).items():
+        for i, name in enumerate(value if isinstance(value, list) else [value]):
+            if not isinstance(name, str) or not name:
+                continue
+            path, label = Path(name), f"{key}[{i}]" if isinstance(value, list) else key
+            if (path / "model.json").is_file():
+                found[label] = str((read_json(path / "model.json") or {}).get("sha256"))
+            elif path.is_file():
+                found[label] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
 def run_path(config: DictConfig, default_name: str) -> Path:
     """``<paths.runs>/<study>/<name>``; without a name, ``default_name`` and a digest of the identity."""
     name = config.name
@@ -89,10 +104,12 @@ class RunFolder:
         Composed configuration of the job.
     default_name
         Beginning of the folder's name where ``name`` is null.
+    track_inputs
+        Whether a run counts as another one when the models or files that it builds on have changed.
     """
 
-    def __init__(self, config: DictConfig, default_name: str) -> None:
-        self.config = config
+    def __init__(self, config: DictConfig, default_name: str, track_inputs: bool = True) -> None:
+        self.config, self.track_inputs = config, track_inputs
         self.path = run_path(config, default_name)
         self._status: dict[str, Any] = {}
 
@@ -124,6 +141,14 @@ class RunFolder:
                 f"{self.path} holds a run of another configuration ({len(differing)} keys differ: {shown}). "
                 "Choose another name=..., or delete that folder"
             )
+        before = (read_json(self.path / STATUS) or {}).get("inputs", {})
+        now = inputs(self.config) if self.track_inputs else before
+        for key in before.keys() & now.keys():
+            if before[key] != now[key]:
+                raise RunFolderError(
+                    f"{self.path} was made from another {key}={OmegaConf.select(self.config, key)}, which has changed "
+                    "since: delete that folder to run it anew, or choose another name=..."
+                )
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -152,6 +177,7 @@ class RunFolder:
             "started": _now(),
             "host": platform.node(),
             "pid": os.getpid(),
+            "inputs": inputs(self.config) if self.track_inputs else {},
         }
         try:
             write_text(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))

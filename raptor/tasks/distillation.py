@@ -81,8 +81,13 @@ class Distillation(Task):
         self.teacher_top1 = MulticlassAccuracy(num_classes, average="micro") if num_classes else None
         self._curves: dict[str, Any] = {}
 
+    @property
+    def pieces(self) -> list[Piece]:
+        """What rolls out by itself."""
+        return list(self.model.pieces())
+
     def _pieces_and_scores(self) -> list[tuple[Piece, PieceScores]]:
-        return list(zip(self.model.pieces(), cast(Iterable[PieceScores], self.scores), strict=True))
+        return list(zip(self.pieces, cast(Iterable[PieceScores], self.scores), strict=True))
 
     @property
     def frozen(self) -> nn.Module:
@@ -96,7 +101,7 @@ class Distillation(Task):
 
     def clipped_groups(self) -> list[list[nn.Parameter]]:
         """One group for each piece."""
-        return [[p for p in piece.parameters() if p.requires_grad] for piece in self.model.pieces()]
+        return [[p for p in piece.parameters() if p.requires_grad] for piece in self.pieces]
 
     def forcing_weight(self) -> float:
         """Weight w of teacher forcing at this step, 1 to 0."""
@@ -146,10 +151,9 @@ class Distillation(Task):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Sum of the losses of all pieces, from one pass of the teacher."""
-        pieces = self.model.pieces()
-        acts = self._activations(batch[0], {x for p in pieces for x in range(p.phase.start, p.phase.end + 1)})
-        losses = [self.piece_loss(piece, acts) for piece in pieces]
-        for piece, loss in zip(self.model.pieces(), losses, strict=True):
+        acts = self._activations(batch[0], {x for p in self.pieces for x in range(p.phase.start, p.phase.end + 1)})
+        losses = [self.piece_loss(piece, acts) for piece in self.pieces]
+        for piece, loss in zip(self.pieces, losses, strict=True):
             self.log(f"train/{self._prefix(piece)}loss", loss.detach(), prog_bar=len(losses) == 1)
         return torch.stack(losses).sum()
 

@@ -37,7 +37,9 @@ def test_every_kind_comes_back(tmp_path: Path, teacher: Teacher, block_config: B
     for i, model in enumerate(models):
         loaded = raptor.load(save(model, tmp_path / str(i)))
         assert type(loaded) is type(model)
-        assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
+        )
 
 
 def test_damaged_files_are_told_apart(tmp_path: Path, surrogate: Surrogate) -> None:

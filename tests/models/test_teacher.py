@@ -50,7 +50,7 @@ def test_dinov2_with_registers_has_the_papers_tokens() -> None:
 def test_other_architectures_and_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="SwinTransformer, no plain Vision Transformer"):
         build_teacher("swin_tiny_patch4_window7_224")
-    with pytest.raises(ConfigError, match="similar: .*vit_small"):
+    with pytest.raises(ConfigError, match=r"similar: .*vit_small"):
         build_teacher("vit_smal_patch16_224")
     with pytest.raises(ConfigError, match="nonsense"):
         build_teacher("vit_tiny_patch16_224", {"nonsense": 3})

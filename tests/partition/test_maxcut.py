@@ -124,7 +124,14 @@ def test_phases_and_boundaries_are_each_others_inverse() -> None:
 
 
 @pytest.mark.parametrize(
-    ("boundaries", "said"), [([10, 7], "out of order"), ([7, 7], "out of order"), ([0], "do not fit"), ([12], "do not fit"), ([2.5], "whole numbers")]
+    ("boundaries", "said"),
+    [
+        ([10, 7], "out of order"),
+        ([7, 7], "out of order"),
+        ([0], "do not fit"),
+        ([12], "do not fit"),
+        ([2.5], "whole numbers"),
+    ],
 )
 def test_bad_boundaries_name_key_value_and_remedy(boundaries: list, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"surrogate\.boundaries=.*{said}.*1\.\.11"):

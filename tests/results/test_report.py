@@ -30,14 +30,29 @@ def root(tmp_path: Path) -> Path:
     root = tmp_path / "study"
     put(root, "teacher", "classifier", {"kind": "teacher"}, {"val/top1": 0.98})
     put(root, "blocks", "distill", {"phases": [[0, 3]]}, {})
-    for label, values in {"teacher": (0.99, 0.97), "untrained": (0.5, 0.6), "k=1": (0.9, 0.92), "k=2": (0.96, 0.98)}.items():
+    for label, values in {
+        "teacher": (0.99, 0.97),
+        "untrained": (0.5, 0.6),
+        "k=1": (0.9, 0.92),
+        "k=2": (0.96, 0.98),
+    }.items():
         for seed, value in enumerate(values):
             model = {"backbone": {"label": label}}
             put(root, f"probe-{label}-{seed}", "linear_probe", model, {"val/top1": value})
     for k in (1, 2):
         for seed in (0, 1):
-            model = {"k": k, "boundaries": [1] * (k - 1), "solver": "exact", "block_parameters": 5 * k, "teacher_block_parameters": 30}
-            metrics = {"val/top1": 0.9 + k / 100 + seed / 1000, "val/r2_cls": 0.8 + k / 20, "val/r2_patches": 0.7 + seed / 10}
+            model = {
+                "k": k,
+                "boundaries": [1] * (k - 1),
+                "solver": "exact",
+                "block_parameters": 5 * k,
+                "teacher_block_parameters": 30,
+            }
+            metrics = {
+                "val/top1": 0.9 + k / 100 + seed / 1000,
+                "val/r2_cls": 0.8 + k / 20,
+                "val/r2_patches": 0.7 + seed / 10,
+            }
             curves = {"r2": {"cls": [0.7, 0.8, 0.9], "patches": [0.6, 0.7, 0.8]}}
             put(root, f"surrogate-k{k}-{seed}", "finetune", model, metrics, layers={"0-3": curves})
     distance = np.array([[0, 1, 2], [1, 0, 1], [2, 1, 0.0]])
@@ -69,7 +84,7 @@ def test_report_writes_everything_and_the_page_stands_alone(root: Path, tmp_path
         assert (out / "figures" / f"{stem}.png").stat().st_size > 5000
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     assert "97.0 ± 1.4" in page
     assert pd.read_csv(out / "table.csv")["probe_n"].tolist() == [2, 2, 2, 2]
     assert len(pd.read_csv(out / "runs.csv")) == 15

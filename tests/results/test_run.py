@@ -74,9 +74,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_follow_the_configuration_alone(tmp_path: Path) -> None:
-    one, same, other = (
-        run_path(config(tmp_path, name=None, seed=seed), "t-seed0") for seed in (0, 0, 1)
-    )
+    one, same, other = (run_path(config(tmp_path, name=None, seed=seed), "t-seed0") for seed in (0, 0, 1))
     assert one == same != other
     assert one.name.startswith("t-seed0-")
     moved = config(tmp_path / "elsewhere", name=None)

@@ -1,0 +1,41 @@
+# make help lists the targets. Everything runs in .venv, made on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+env: .venv/ready ## Make the environment in .venv
+
+demo: .venv/ready ## Run the whole pipeline on digits; the report is runs/demo/report/report.html
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
+
+test: .venv/ready ## Run all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+.venv/ready-dev: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+lint: .venv/ready-dev ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+assets: .venv/ready ## Rebuild what ships from the demo's runs: the digits ViT and the README's figure
+	$(BIN)/python scripts/make_assets.py
+
+clean: ## Remove the environment and caches, keep runs
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist
+
+.PHONY: help env demo test lint assets clean
