@@ -1,10 +1,11 @@
-"""Copy what ships with the repository out of the demo's runs: the digits ViT and the README's pictures.
+"""Copy what ships with the repository out of the demo's runs: the digits ViT, the README's pictures and table.
 
 Run it after ``make demo``: ``python scripts/make_assets.py [runs]``.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -28,7 +29,10 @@ def main() -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         shutil.copyfile(demo / "report" / "figures" / name, pictures / name)
-    shutil.copyfile(demo / "report" / "table.md", pictures.parent / "demo_table.md")
+    table = (demo / "report" / "table.md").read_text().split("\n\n")[0]
+    readme = pictures.parent.parent / "README.md"
+    marked = re.compile(r"(<!-- demo table.*? -->\n).*?(<!-- end of demo table -->)", re.DOTALL)
+    readme.write_text(marked.sub(lambda marks: f"{marks[1]}{table}\n{marks[2]}", readme.read_text()))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from raptor.models.backbone import ViTSpec
 from raptor.models.block import BlockConfig
 from raptor.models.teacher import Teacher
 
+torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
+
 TINY = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 10, "embed_dim": 16, "num_heads": 2}
 
 

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from raptor.files import write_aside
 
@@ -32,9 +33,9 @@ STYLE = {
 matplotlib.rcParams.update(STYLE)
 
 
-def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """Figure in the house style, sized in inches, with its axes side by side."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+def new_figure(width: float, height: float, columns: int = 1, top: float = 1.0) -> tuple[Figure, list[Axes]]:
+    """Figure in the house style, sized in inches, with its axes side by side below ``top`` (a share of its height)."""
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, top)))
     axes = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(axes)
 

@@ -25,7 +25,7 @@ def heatmap(distance: Matrix, phases: Mapping[str, Any], title: str) -> Figure:
         What was measured.
     """
     wanted = {k: edges for k, edges in phases["phases"].items() if int(k) > 1} or phases["phases"]
-    figure, axes = new_figure(2.9 * len(wanted) + 0.7, 3.3, columns=len(wanted))
+    figure, axes = new_figure(2.9 * len(wanted) + 0.7, 3.5, columns=len(wanted), top=0.93)
     L = len(distance)
     step = -(-L // 6)
     ticks = range(step, L + 1, step)
@@ -44,5 +44,5 @@ def heatmap(distance: Matrix, phases: Mapping[str, Any], title: str) -> Figure:
         ax.spines[["top", "right"]].set_visible(True)
     axes[0].set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="1 - cosine", shrink=0.8)
-    figure.suptitle(f"Distance between layers, {title}; phases by the {phases['solver']} solver", fontsize=10)
+    figure.text(0.01, 0.95, f"Distance between layers: {title}; phases by the {phases['solver']} solver")
     return figure

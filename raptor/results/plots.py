@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from raptor.results.figures import NEUTRAL, TYPE_COLOURS, new_figure
 from raptor.results.gather import Run, Study, group
@@ -21,66 +22,59 @@ def colours(count: int) -> list[str]:
 
 def accuracy_bars(table: pd.DataFrame) -> Figure:
     """Accuracy as a share of the teacher's beside R2, over k, with seed error bars (the paper's Figure 7)."""
-    figure, (left, right) = new_figure(7.2, 3.0, columns=2)
+    figure, (left, right) = new_figure(7.4, 3.1, columns=2)
     surrogates = table[table["backbone"].str.startswith("k=")]
     x = np.arange(len(surrogates))
-    shares, errors = (
-        100 * surrogates["relative_mean"].astype(float),
-        100 * surrogates["relative_std"].astype(float),
-    )
-    left.bar(x, shares, 0.6, yerr=errors.fillna(0), color=colours(len(x)), capsize=3)
+    shares, errors = (100 * surrogates[f"relative_{part}"].astype(float).fillna(0) for part in ("mean", "std"))
+    left.bar(x, shares, 0.6, yerr=errors, color=colours(len(x)), capsize=3)
+    lowest = float(min([*(shares - errors)[shares > 0], 91.0]))
+    left.set_ylim(5 * np.floor((lowest - 0.5) / 5), 101.5)
     for label, style in (("teacher", "-"), ("untrained", "--")):
-        reference = table.loc[table["backbone"] == label, "relative_mean"].dropna()
-        if len(reference):
-            left.axhline(100 * reference.iloc[0], color=NEUTRAL, ls=style, lw=1, label=label, zorder=0)
-    lowest = min([float(v) for v in (shares - errors.fillna(0)).dropna()] or [90.0])
-    left.set_ylim(min(90.0, 5 * np.floor((lowest - 1) / 5)), 101.5)
+        for share in 100 * table.loc[table["backbone"] == label, "relative_mean"].dropna():
+            name = label if share >= left.get_ylim()[0] else f"{label} (below, at {share:.0f} %)"
+            left.plot([-0.5, len(x) - 0.5], [share, share], color=NEUTRAL, ls=style, lw=1, label=name, zorder=0)
     left.set_ylabel("probe accuracy, % of the teacher's")
     for offset, kind in zip((-0.26, 0.0, 0.26), TYPE_COLOURS, strict=True):
         mean, std = (surrogates[f"r2_{kind}_{part}"].astype(float) for part in ("mean", "std"))
         if mean.notna().any():
             right.bar(x + offset, mean, 0.24, yerr=std.fillna(0), color=TYPE_COLOURS[kind], capsize=2, label=kind)
-    right.set_ylim(min(0.5, float(right.get_ylim()[0])), 1.0)
+    values = surrogates[[f"r2_{kind}_mean" for kind in TYPE_COLOURS]].astype(float).to_numpy()
+    right.set_ylim(min(0.5, float(np.nanmin(values, initial=1.0)) - 0.05), 1.0)
     right.set_ylabel("R2, mean over layers")
     for ax in (left, right):
         ax.set_xticks(x, surrogates["backbone"].tolist())
         ax.set_xlabel("blocks of the surrogate")
-    drawn_below = left.get_ylim()[0]
-    hidden = table.loc[(table["backbone"] == "untrained") & (100 * table["relative_mean"] < drawn_below)]
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
-    if len(hidden):
-        left.text(0.02, 0.02, f"untrained: {100 * hidden['relative_mean'].iloc[0]:.0f} %", transform=left.transAxes)
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=3)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure
 
 
 def r2_by_layer(study: Study) -> Figure:
-    """R2 of every layer by token type, one panel for each k; thin lines are seeds, grey lines the boundaries."""
+    """R2 of every layer by token type, one panel for each k; thin lines are seeds, dotted lines the boundaries."""
     surrogates = study.surrogates()
     figure, axes = new_figure(2.5 * len(surrogates) + 0.6, 2.8, columns=len(surrogates))
+    values = []
     for ax, (k, runs) in zip(axes, surrogates.items(), strict=True):
         for kind, colour in TYPE_COLOURS.items():
-            curves = [next(iter(run["layers"].values()))["r2"].get(kind) for run in runs]
-            curves = [curve for curve in curves if curve]
-            if curves:
-                _lines(ax, [list(enumerate(curve, start=1)) for curve in curves], colour, kind)
+            found = [next(iter(run["layers"].values()))["r2"].get(kind, []) for run in runs]
+            values += [value for curve in found for value in curve if value is not None]
+            _lines(ax, [list(enumerate(curve, start=1)) for curve in found], colour, kind)
         for boundary in runs[0]["model"]["boundaries"]:
             ax.axvline(boundary + 0.5, color=NEUTRAL, lw=0.8, ls=":")
-        lowest = min(
-            value for run in runs for piece in run["layers"].values() for c in piece["r2"].values() for value in c
-        )
-        ax.set(title=f"k = {k}", xlabel="layer", ylim=(max(-0.1, min(0.5, lowest - 0.05)), 1.0))
+        ax.set(title=f"k = {k}", xlabel="layer")
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for ax in axes:
+        ax.set_ylim(max(-0.1, min([0.5, *(value - 0.05 for value in values)])), 1.0)
     axes[0].set_ylabel("R2 to the teacher")
-    axes[-1].legend(loc="lower right")
+    axes[0].legend(loc="lower right")
     return figure
 
 
 def training_curves(study: Study) -> Figure:
     """Training loss of the teacher, of each block of stage 1, and of each surrogate of stage 2."""
-    figure, axes = new_figure(9.6, 2.9, columns=3)
+    figure, axes = new_figure(10.2, 3.4, columns=3)
     for run in study.of_task("classifier"):
-        _lines(axes[0], [run["history"].get("train/loss", [])], TYPE_COLOURS["cls"], "training loss")
-        _lines(axes[0], [run["history"].get("val/loss", [])], TYPE_COLOURS["patches"], "held-out loss")
+        _lines(axes[0], [run["history"].get("train/loss", [])], TYPE_COLOURS["cls"], "training images")
+        _lines(axes[0], [run["history"].get("val/loss", [])], TYPE_COLOURS["patches"], "held-out images")
     stage1 = study.of_task("distill")
     phases = sorted({tuple(phase) for run in stage1 for phase in run["model"]["phases"]})
     for (start, end), colour in zip(phases, colours(len(phases)), strict=True):
@@ -88,17 +82,13 @@ def training_curves(study: Study) -> Figure:
         _lines(axes[1], [r["history"][name] for r in stage1 if name in r["history"]], colour, f"{start}-{end}")
     stage2 = study.surrogates()
     for (k, runs), colour in zip(stage2.items(), colours(len(stage2)), strict=True):
-        _lines(
-            axes[2],
-            [run["history"]["train/loss"] for run in runs if "train/loss" in run["history"]],
-            colour,
-            f"k = {k}",
-        )
+        curves = [run["history"]["train/loss"] for run in runs if "train/loss" in run["history"]]
+        _lines(axes[2], curves, colour, f"k = {k}")
     titles = ("teacher: cross-entropy", "stage 1: loss by phase", "stage 2: loss by k")
-    for ax, title in zip(axes, titles, strict=True):
-        ax.set(title=title, xlabel="step", yscale="log")
+    for ax, title, scale in zip(axes, titles, ("linear", "log", "log"), strict=True):
+        ax.set(title=title, xlabel="step", yscale=scale)
         if ax.lines:
-            ax.legend(fontsize=7, ncols=2)
+            ax.legend(fontsize=7, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.2), columnspacing=1.0)
         else:
             ax.text(0.5, 0.5, "no such run", ha="center", transform=ax.transAxes, color=NEUTRAL)
     return figure

@@ -48,10 +48,13 @@ class Classifier(Task):
         """What was trained."""
         return {"kind": "teacher", "num_layers": self.teacher.num_layers, "vit": self.teacher.spec.name}
 
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of a batch."""
         images, labels = batch
-        loss = F.cross_entropy(self.teacher.classify(images), labels, label_smoothing=self.label_smoothing)
+        loss = self._loss(self.teacher.classify(images), labels)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -60,5 +63,5 @@ class Classifier(Task):
         images, labels = batch
         logits = self.teacher.classify(images)
         self.top1.update(logits, labels)
-        self.log("val/loss", F.cross_entropy(logits, labels), batch_size=len(labels))
+        self.log("val/loss", self._loss(logits, labels), batch_size=len(labels))
         self.log("val/top1", self.top1, prog_bar=True)

@@ -34,33 +34,28 @@ class Fidelity(nn.Module):
     def __init__(self, layout: TokenLayout, num_layers: int) -> None:
         super().__init__()
         self.layout, self.num_layers = layout, num_layers
-        self.r2 = MetricCollection({kind: R2Score(multioutput="raw_values") for kind in layout.types})
-        self.cosine = MetricCollection(
-            {f"{kind}_{layer}": MeanMetric() for kind in layout.types for layer in range(num_layers)},
-            compute_groups=False,
-        )
+        keys = [(kind, layer) for kind in layout.types for layer in range(num_layers)]
+        self.r2 = MetricCollection({f"{kind}_{layer}": R2Score() for kind, layer in keys}, compute_groups=False)
+        self.cosine = MetricCollection({f"{kind}_{layer}": MeanMetric() for kind, layer in keys}, compute_groups=False)
         self.r2.set_dtype(torch.float64)  # sums over a whole validation set do not fit float32
 
     def update(self, preds: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
         """Add a batch: n predicted layers and n layers of the teacher, each ``(B, N, D)``."""
-        for kind in self.layout.types:
-            pairs = [
-                (self.layout.select(p, kind).float(), self.layout.select(t, kind).float())
-                for p, t in zip(preds, targets, strict=True)
-            ]
-            columns = [torch.stack([x.flatten() for x in side], dim=1).double() for side in zip(*pairs, strict=True)]
-            self.r2[kind].update(*columns)
-            for layer, (pred, target) in enumerate(pairs):
-                self.cosine[f"{kind}_{layer}"].update(F.cosine_similarity(pred, target, dim=-1))
+        for layer, (pred, target) in enumerate(zip(preds, targets, strict=True)):
+            for kind in self.layout.types:
+                y, x = (self.layout.select(tokens, kind).float() for tokens in (pred, target))
+                self.r2[f"{kind}_{layer}"].update(y.double().flatten(), x.double().flatten())
+                self.cosine[f"{kind}_{layer}"].update(F.cosine_similarity(y, x, dim=-1))
 
     def compute(self) -> dict[str, dict[str, list[float]]]:
         """``{"r2": {type: [n values]}, "cosine": {type: [n values]}}``."""
-        r2 = {kind: self.r2[kind].compute().reshape(-1).tolist() for kind in self.layout.types}
-        cosine = {
-            kind: [float(self.cosine[f"{kind}_{layer}"].compute()) for layer in range(self.num_layers)]
-            for kind in self.layout.types
+        return {
+            measure: {
+                kind: [float(metrics[f"{kind}_{layer}"].compute()) for layer in range(self.num_layers)]
+                for kind in self.layout.types
+            }
+            for measure, metrics in (("r2", self.r2), ("cosine", self.cosine))
         }
-        return {"r2": r2, "cosine": cosine}
 
     def reset(self) -> None:
         """Forget all batches."""
