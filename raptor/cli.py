@@ -8,12 +8,11 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +23,9 @@ from raptor.errors import ConfigError, RaptorError
 PACKAGE = Path(__file__).parent
 # in an installed wheel the configs lie inside the package, in a checkout beside it
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+
+
+CLOSED = ("recipe", "paths")  # nodes that only other nodes refer to, so that nobody would miss a mistyped key
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -56,6 +58,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 entry()
             except KeyboardInterrupt:
                 sys.exit(130)
+            except SystemExit as stop:
+                # Lightning ends a training on SIGTERM by a SystemExit without a code, which would mean success
+                sys.exit(143 if type(stop).__name__ == "SIGTERMException" else stop.code)
             except Exception as error:
                 message = explain(error, config_name)
                 if message is None:
@@ -73,21 +78,25 @@ def explain(error: BaseException, config_name: str) -> str | None:
     for cause in causes:
         if isinstance(cause, RaptorError):
             return str(cause)
-    if unknown := re.search(r"Could not (?:override|append to config.*?) '([^']+)'", str(error)):
-        return unknown_key(unknown[1], config_name)
+    if unknown := re.search(r"Could not override '([^']+)'", str(error)):
+        return unknown_key(unknown[1], _known_keys(config_name))
     if isinstance(error, HydraException | OmegaConfBaseException):
         return "\n".join(dict.fromkeys(str(c) for c in causes))
     return None
 
 
-def unknown_key(key: str, config_name: str) -> str:
+def unknown_key(key: str, known: Iterable[str]) -> str:
     """Message for a key that no config has, with the nearest ones that exist."""
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        known = list(_keys(OmegaConf.to_container(hydra.compose(config_name))))
+    known = list(known)
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     near += [other for other in known if other.endswith(f".{key}") and other not in near][:3]
     hint = f"did you mean {' or '.join(near)}?" if near else "see --cfg job for the keys there are"
     return f"unknown key {key!r}: {hint}"
+
+
+def _known_keys(config_name: str) -> Iterator[str]:
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield from _keys(OmegaConf.to_container(hydra.compose(config_name)))
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -104,13 +113,18 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _check_keys(config: DictConfig, config_name: str) -> None:
-    root = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text())
-    groups = [next(iter(entry)) for entry in root["defaults"] if isinstance(entry, dict)]
-    known = set(root) | {group.split()[-1] for group in groups}
+    root = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{config_name}.yaml"))
+    assert isinstance(root, dict)
+    known = {str(key) for key in root} | {str(next(iter(e))) for e in root["defaults"] if isinstance(e, dict)}
+    if not isinstance(config.get("seed", 0), int):
+        raise ConfigError(f"seed={config.seed} must be a whole number")
+    for override in HydraConfig.get().overrides.task:
+        added = override.lstrip("+").split("=")[0]
+        if override.startswith("+") and added.split(".")[0] in CLOSED:
+            raise ConfigError(unknown_key(added, known))
     for key in config:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            raise ConfigError(f"unknown key {key!r}{f': did you mean {near[0]}?' if near else ''}")
+            raise ConfigError(unknown_key(str(key), known))
 
 
 def _set_up_logging() -> None:
@@ -129,8 +143,3 @@ def _set_up_logging() -> None:
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the frozen teacher
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")
-
-
-def choice(group: str) -> str:
-    """Name of the option chosen for a config group."""
-    return str(HydraConfig.get().runtime.choices[group])

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
+
 
 class RaptorError(Exception):
     """Base of all errors that are shown to the user as one message, without a traceback."""
@@ -17,3 +23,27 @@ class ModelFileError(RaptorError):
 
 class RunFolderError(RaptorError):
     """A run folder that is in use, or belongs to another configuration."""
+
+
+def from_node(make: Callable[..., Made], values: Mapping[str, Any], key: str) -> Made:
+    """Call ``make`` with a config node, once all of its keys are known.
+
+    Parameters
+    ----------
+    make
+        A class or function with named parameters.
+    values
+        The node.
+    key
+        Where the node stands in the configuration.
+
+    Raises
+    ------
+    ConfigError
+        If the node has a key that ``make`` does not take.
+    """
+    known = inspect.signature(make).parameters
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"unknown key '{key}.{name}': {key} has {', '.join(known)}")
+    return make(**values)

@@ -9,6 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ASSETS = Path(__file__).parent / "assets"
+PACKAGED = "package:"
+
+
+def resolve(name: str | Path) -> Path:
+    """Path of a file or folder; ``package:NAME`` is the one of that name that ships with the package."""
+    text = str(name)
+    return ASSETS / text[len(PACKAGED) :] if text.startswith(PACKAGED) else Path(text)
+
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file beside ``path``, flush it to disk, then rename it into place.
@@ -20,11 +29,14 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     write
         Called with the path of the file to fill.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+    aside = path.with_name(f".{path.name}.aside")
     try:
         write(aside)
         with aside.open("rb") as file:
             os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        aside.chmod(0o666 & ~mask)  # safetensors makes its files unreadable to others
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

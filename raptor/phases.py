@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from raptor.cli import command
 from raptor.errors import ConfigError
 from raptor.files import write_aside, write_json
-from raptor.partition.maxcut import SOLVERS, Matrix, check_distance, greedy, solve
-from raptor.partition.phases import check_k, phases_of
-from raptor.partition.quality import quality, random_control
+from raptor.partition.files import read_distance
+from raptor.partition.maxcut import SOLVERS, Matrix
+from raptor.partition.quality import solve_all
 from raptor.results.run import RunFolder
 
 log = logging.getLogger("raptor.phases")
@@ -58,6 +58,7 @@ def find(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     return run.finish(
         {
             "task": "phases",
+            "model": {},
             "seed": config.seed,
             "phases": phases,
             "distance": distance.tolist(),
@@ -65,62 +66,6 @@ def find(config: DictConfig, run: RunFolder) -> dict[str, Any]:
             "seconds": round(time.monotonic() - begin, 1),
         }
     )
-
-
-def solve_all(distance: Matrix, ks: list[int], solver: str, eps: float | None = None) -> dict[str, Any]:
-    """Boundaries and measures for each number of phases: what ``phases.json`` holds.
-
-    Parameters
-    ----------
-    distance
-        ``(L, L)``.
-    ks
-        Numbers of phases; with ``eps`` they are not used.
-    solver
-        ``"exact"`` or ``"greedy"``.
-    eps
-        Let greedy bisection stop by itself.
-
-    Raises
-    ------
-    ConfigError
-        If a number does not fit.
-    """
-    L = len(distance)
-    if eps is not None:
-        found = [greedy(distance, eps=eps)]
-    else:
-        found = [solve(distance, check_k(k, L, "k"), solver) for k in ks]
-    by_k = {str(len(boundaries) + 1): boundaries for boundaries in found}
-    return {
-        "num_layers": L,
-        "solver": solver,
-        "eps": eps,
-        "boundaries": by_k,
-        "phases": {k: [list(p) for p in phases_of(boundaries, L)] for k, boundaries in by_k.items()},
-        "measures": {k: quality(distance, boundaries) for k, boundaries in by_k.items()},
-        "random": {k: random_control(distance, int(k)) for k in by_k},
-    }
-
-
-def read_distance(path: Path) -> Matrix:
-    """A saved distance matrix.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, no plain array, or no distance matrix.
-    """
-    if not path.is_file():
-        raise ConfigError(f"distance={path} does not exist: give a .npy file with a square matrix")
-    try:
-        return check_distance(np.load(path, allow_pickle=False), f"distance={path}")
-    except (OSError, EOFError, TypeError) as error:
-        raise ConfigError(f"distance={path} is no .npy file: {error}") from error
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"distance={path} is no plain numeric .npy file: {error}") from error
 
 
 def _save(path: Path, distance: Matrix) -> None:
@@ -137,15 +82,21 @@ def _check(config: DictConfig) -> None:
         raise ConfigError(f"solver={config.solver!r} is unknown; choose {' or '.join(SOLVERS)}")
     if config.eps is not None and config.solver != "greedy":
         raise ConfigError(f"eps={config.eps} is a stop for greedy bisection: set solver=greedy, or eps=null")
+    if config.images is not None and not (isinstance(config.images, int) and config.images > 0):
+        raise ConfigError(f"images={config.images} must be a whole number above 0, or null for all")
+    if not config.tokens:
+        raise ConfigError("tokens is empty: name token types, such as tokens=[cls,patches]")
     if not (isinstance(config.k, int) or OmegaConf.is_list(config.k)) or not _ks(config):
         raise ConfigError(f"k={config.k} must be a whole number or a list of them, such as k=[2,3,4]")
 
 
 def _measure(config: DictConfig) -> tuple[Matrix, dict[str, Any]]:
+    import torch
     from hydra.utils import instantiate
 
     from raptor.tasks.partitioning import measure_distance
 
+    torch.manual_seed(config.seed)
     teacher = instantiate(config.teacher, _convert_="all")
     data = instantiate(config.data, _convert_="all")
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=config.seed)
@@ -153,7 +104,7 @@ def _measure(config: DictConfig) -> tuple[Matrix, dict[str, Any]]:
         "teacher": config.teacher.name,
         "weights": config.teacher.weights,
         "data": data.name,
-        "images": min(config.images, len(data.train_images)),
+        "images": min(config.images or len(data.train_images), len(data.train_images)),
     }
     return measure_distance(teacher, data, list(config.tokens), config.images), source
 

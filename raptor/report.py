@@ -51,13 +51,13 @@ def write_report(study: Any, output: Path, title: str) -> str:
         markdown = table.to_markdown(values)
         write_text(output / "table.md", f"{markdown}\n\n{table.CAPTION}\n")
         write_text(output / "table.csv", values.to_csv(index=False))
-    write_text(output / "runs.csv", runs_csv(study))
+    write_text(output / "runs.csv", table.runs_csv(study))
 
     figures = []
     if study.surrogates():
         caption = "Seed standard deviations as error bars. After the paper's Figure 7."
         figures.append(("accuracy_r2", "Accuracy and R2 over k", caption, plots.accuracy_bars(values)))
-    for run in plots.phase_runs(study):
+    for run in study.of_task("phases"):
         caption = f"Phases outlined; measured on {run['phases']['source']}."
         figure = heatmap(_array(run["distance"]), run["phases"], _source(run["phases"]["source"]))
         figures.append((f"distance_{run['name']}", "Distance between layers", caption, figure))
@@ -78,7 +78,7 @@ def write_report(study: Any, output: Path, title: str) -> str:
         title=title,
         runs=len(study.runs),
         unfinished=[f"{name} ({state})" for name, state in study.unfinished.items()],
-        data=_data(study),
+        data=study.data,
         header=cells[0] if cells else [],
         body=cells[2:],
         caption=table.CAPTION,
@@ -90,16 +90,6 @@ def write_report(study: Any, output: Path, title: str) -> str:
     return markdown
 
 
-def runs_csv(study: Any) -> str:
-    """Every run with its metrics, one line each."""
-    import pandas as pd
-
-    keys = ("name", "task", "seed", "steps", "seconds")
-    return pd.DataFrame([{key: run.get(key) for key in keys} | run["metrics"] for run in study.runs]).to_csv(
-        index=False
-    )
-
-
 def _array(values: list[list[float]]) -> Any:
     import numpy as np
 
@@ -108,17 +98,6 @@ def _array(values: list[list[float]]) -> Any:
 
 def _source(source: dict[str, Any]) -> str:
     return f"{source['data']}, {source['images']} training images" if "data" in source else source["distance"]
-
-
-def _data(study: Any) -> str:
-    names = sorted(
-        {
-            f"{r['data']['name']} ({r['data']['train']} to train, {r['data']['val']} held out)"
-            for r in study.runs
-            if "data" in r
-        }
-    )
-    return f"Data: {', '.join(names)}." if names else ""
 
 
 if __name__ == "__main__":

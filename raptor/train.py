@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from raptor.cli import command
-from raptor.errors import ConfigError
+from raptor.errors import ConfigError, from_node
 from raptor.results.run import RunFolder
 
 log = logging.getLogger("raptor.train")
@@ -53,19 +53,26 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     from raptor.results.loggers import finish
     from raptor.tasks.callbacks import CHECKPOINT, AtomicCheckpointIO, RunStatus
     from raptor.tasks.partitioning import SurrogateOptions
+    from raptor.tasks.schedules import training_length
 
     begin = time.monotonic()
     pl.seed_everything(config.seed, verbose=False)
     teacher = instantiate(config.teacher, _convert_="all")
     data = instantiate(config.data, _convert_="all")
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=config.seed)
-    options = SurrogateOptions(**plain(config.surrogate))
+    options = from_node(SurrogateOptions, plain(config.surrogate), "surrogate")
     build = instantiate(config.task, _partial_=True, _convert_="all")
-    task = build(teacher=teacher, data=data, surrogate=options, seed=config.seed)
+    try:
+        task = build(teacher=teacher, data=data, surrogate=options, seed=config.seed)
+    except TypeError as error:
+        raise ConfigError(f"task: {error}; see --cfg job for the keys it has") from error
 
     settings = plain(config.trainer)
-    settings["max_steps"] = total_steps(settings, data)
-    data.steps = settings["max_steps"] * settings.get("accumulate_grad_batches", 1)
+    if str(settings["precision"]).startswith("16"):
+        raise ConfigError(
+            "trainer.precision=16-mixed scales gradients, which clipping here does not undo: use bf16-mixed"
+        )
+    settings["max_steps"], data.steps = training_length(settings, len(data.train_images), data.batch_size)
     loggers = [make(save_dir=str(run.path)) for make in instantiate(config.logger, _convert_="all").values()]
     callbacks = [RunStatus(run), *(c for c in instantiate(config.callbacks, _convert_="all").values() if c)]
     if not settings["enable_progress_bar"]:
@@ -87,7 +94,9 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     status = "failed"
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
+        trainer.loggers = []  # the last validation is the result, no point of the curves
+        validated = trainer.validate(task, datamodule=data, verbose=False)
+        metrics = validated[0] if validated else {}
         status = "success"
     finally:
         finish(loggers, status)
@@ -111,22 +120,6 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     task.export(run.path, about={key: result[key] for key in ("task", "seed", "teacher", "data", "metrics")})
     result["weights_sha256"] = state_fingerprint(task.product)
     return run.finish(result)
-
-
-def total_steps(settings: dict[str, Any], data: Any) -> int:
-    """Optimiser steps of a training: the smaller of ``trainer.max_steps`` and ``trainer.max_epochs``.
-
-    Both are taken out of the settings; null or -1 is no limit, as in Lightning.
-    """
-    steps, epochs = (settings.pop(key, None) for key in ("max_steps", "max_epochs"))
-    limits = [] if steps in (None, -1) else [steps]
-    if epochs not in (None, -1):
-        limits.append(-(-epochs * len(data.train_images) // data.batch_size))
-    if not limits or not all(isinstance(limit, int) and limit > 0 for limit in limits):
-        raise ConfigError(
-            f"trainer.max_steps={steps} and trainer.max_epochs={epochs}: one must be a whole number above 0"
-        )
-    return min(limits)
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

@@ -23,8 +23,10 @@ OMP_NUM_THREADS=2 train experiment=demo/teacher
 step "phases"
 python -m raptor.phases experiment=demo/phases
 step "stage 1, stage 2, probes (seeds ${seeds[*]})"
+set -m # each seed in a process group of its own, so that Ctrl-C ends all of it
 jobs=()
-trap 'kill "${jobs[@]}" 2>/dev/null || true' EXIT
+trap 'for job in "${jobs[@]}"; do kill -- "-$job" 2>/dev/null || true; done' EXIT
+trap 'exit 130' INT TERM
 for seed in "${seeds[@]}"; do
   one_seed "$seed" &
   jobs+=($!)

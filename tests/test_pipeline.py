@@ -50,6 +50,7 @@ def test_the_demo_from_teacher_to_report(call: Callable[..., None], tmp_path: Pa
     assert isinstance(surrogate, Surrogate)
     assert surrogate.boundaries == boundaries["3"] == results["surrogate-k3-seed1"]["model"]["boundaries"]
     assert results["surrogate-k3-seed0"]["model"]["init"] == "blocks"
+    assert results["surrogate-k3-seed0"]["model"]["solver"] == "exact"
     trained = {tuple(p) for p in results["blocks-seed0"]["model"]["phases"]}
     edges = [[0, *cut, 12] for cut in boundaries.values()]
     assert trained == {(a, b) for e in edges for a, b in pairwise(e)}

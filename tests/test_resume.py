@@ -15,7 +15,7 @@ from tests.conftest import start
 STEPS = 60
 COMMON = [
     f"trainer.max_steps={STEPS}",
-    "trainer.val_check_interval=17",
+    "trainer.val_check_interval=10",
     "trainer.limit_val_batches=1",
     "trainer.enable_progress_bar=false",
     "callbacks.checkpoint.every_n_steps=5",

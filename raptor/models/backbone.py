@@ -52,12 +52,22 @@ class ViTSpec:
             )
         try:
             vit = timm.create_model(self.name, pretrained=pretrained, **{**self.options, **changes})
+        except OSError as error:
+            raise ConfigError(
+                f"the weights of teacher.name={self.name!r} cannot be fetched ({error}); fetch them elsewhere and set "
+                "teacher.pretrained=false teacher.weights=FILE.safetensors"
+            ) from error
         except (TypeError, AssertionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"timm cannot build teacher.name={self.name!r} with {self.options}: {error}") from error
         if not isinstance(vit, VisionTransformer):
             raise ConfigError(
                 f"teacher.name={self.name!r} is a {type(vit).__name__}, no plain Vision Transformer: its layers "
                 "do not share one token grid; choose one whose timm class is VisionTransformer, such as vit_* or deit_*"
+            )
+        if vit.num_prefix_tokens != int(vit.has_class_token) + vit.num_reg_tokens:
+            raise ConfigError(
+                f"teacher.name={self.name!r} has tokens beside class token, registers and patches (a distillation "
+                "token?), which no token layout here describes: choose another variant"
             )
         return vit
 
@@ -219,7 +229,7 @@ def spec_to_dict(spec: ViTSpec) -> dict[str, Any]:
 
 
 def spec_from_dict(values: dict[str, Any]) -> ViTSpec:
-    """Spec from the dictionary of a ``model.json``; unknown keys are refused by the caller."""
+    """Spec from the dictionary of a ``model.json``; keys of later versions are passed over."""
     known = inspect.signature(ViTSpec).parameters
     values = {key: value for key, value in values.items() if key in known}
     return ViTSpec(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import raptor
 from raptor.errors import ModelFileError, RaptorError
-from raptor.files import write_aside, write_json
+from raptor.files import resolve, write_aside, write_json
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = {"format": "raptor-model", "version": 1}
@@ -88,9 +88,10 @@ def describe(folder: str | Path) -> dict[str, Any]:
     ModelFileError
         If the folder holds none, or a foreign or damaged one.
     """
-    path = Path(folder) / DESCRIPTION
+    folder = resolve(folder)
+    path = folder / DESCRIPTION
     if not path.is_file():
-        what = "is a file" if Path(folder).is_file() else "has no model.json" if Path(folder).is_dir() else "is missing"
+        what = "is a file" if folder.is_file() else "has no model.json" if folder.is_dir() else "does not exist"
         raise ModelFileError(
             f"{folder} {what}: give the folder of a finished run (it holds {WEIGHTS} and {DESCRIPTION})"
         )
@@ -100,7 +101,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
         raise ModelFileError(f"{path} is damaged ({error}): copy it again, or run the job again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT["format"]:
         raise ModelFileError(f"{path} was not written by raptor: it lacks format={FORMAT['format']!r}")
-    if description.get("version") != FORMAT["version"] or description.get("kind") not in _kinds():
+    known = description.get("kind") in _kinds() and "config" in description and "sha256" in description
+    if description.get("version") != FORMAT["version"] or not known:
         raise ModelFileError(
             f"{path} holds kind {description.get('kind')!r} in version {description.get('version')}, which this "
             f"raptor {raptor.__version__} cannot read: update raptor"
@@ -114,7 +116,8 @@ def load(folder: str | Path) -> Any:
     Parameters
     ----------
     folder
-        A run folder or any folder with ``model.safetensors`` and ``model.json``.
+        A run folder or any folder with ``model.safetensors`` and ``model.json``; ``package:digits_vit`` is the
+        teacher that ships with the package.
 
     Returns
     -------
@@ -131,14 +134,23 @@ def load(folder: str | Path) -> Any:
     description = describe(folder)
     try:
         model = _kinds()[description["kind"]].from_config(description["config"])
-    except (KeyError, TypeError, IndexError, ValueError, RaptorError) as error:
+    except (
+        KeyError,
+        TypeError,
+        IndexError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+        AttributeError,
+        RaptorError,
+    ) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ModelFileError(f"{Path(folder) / DESCRIPTION} does not describe a model ({reason})") from error
-    read_weights(model, Path(folder))
+    read_weights(model, folder)
     return model.eval()
 
 
-def read_weights(model: nn.Module, source: Path, key: str = "") -> None:
+def read_weights(model: nn.Module, source: str | Path, key: str = "") -> None:
     """Fill a model from a model folder, or a teacher from a plain safetensors file in timm's key layout.
 
     Parameters
@@ -146,7 +158,7 @@ def read_weights(model: nn.Module, source: Path, key: str = "") -> None:
     model
         The model to fill, in place.
     source
-        Folder or file.
+        Folder or file; ``package:NAME`` for one that ships with the package.
     key
         Configuration key to name in errors.
 
@@ -156,6 +168,7 @@ def read_weights(model: nn.Module, source: Path, key: str = "") -> None:
         If the source is missing, damaged or of another shape; the model is then unchanged.
     """
     where = f"{key}={source}" if key else str(source)
+    source = resolve(source)
     if source.is_dir():
         description = describe(source)
         path = source / WEIGHTS

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone, Shell, ViTSpec, spec_from_dict, spec_to_dict
 
-ASSETS = Path(__file__).parent.parent / "assets"
-PACKAGED = "package:"
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -33,6 +31,7 @@ class Teacher(Backbone):
         blocks = nn.ModuleList(vit.blocks)
         super().__init__(Shell(spec, vit), len(blocks))
         self.blocks = blocks
+        self.trained = False  # whether the weights come from anywhere but a random generator
 
     def steps(self, x_BND: Tensor, start: int = 0, end: int | None = None) -> Iterator[Tensor]:
         """Layers start+1..end; see :meth:`Backbone.layers`."""
@@ -58,21 +57,6 @@ class Teacher(Backbone):
 def freeze(module: Module) -> Module:
     """Put a module into eval mode and turn off all its gradients; returns the module."""
     return module.eval().requires_grad_(False)
-
-
-def packaged(name: str) -> Path:
-    """Folder of a model that ships with the package.
-
-    Raises
-    ------
-    ConfigError
-        If there is none of this name.
-    """
-    folder = ASSETS / name
-    if not (folder / "model.json").is_file():
-        names = sorted(p.parent.name for p in ASSETS.glob("*/model.json"))
-        raise ConfigError(f"no packaged model {name!r}; there are: {', '.join(names) or 'none'}")
-    return folder
 
 
 def build_teacher(
@@ -133,8 +117,8 @@ def build_teacher(
     if weights is not None:
         from raptor.models.io import read_weights
 
-        source = packaged(str(weights)[len(PACKAGED) :]) if str(weights).startswith(PACKAGED) else Path(weights)
-        read_weights(teacher, source, key="teacher.weights")
+        read_weights(teacher, weights, key="teacher.weights")
+    teacher.trained = pretrained or weights is not None
     return teacher
 
 

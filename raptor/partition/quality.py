@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from raptor.partition.maxcut import Matrix, cut_weight, random_boundaries
-from raptor.partition.phases import label_layers
+from raptor.partition.maxcut import Matrix, cut_weight, greedy, random_boundaries, solve
+from raptor.partition.phases import check_k, label_layers, phases_of
 
 
 def quality(distance: Matrix, boundaries: Sequence[int]) -> dict[str, float | None]:
@@ -62,4 +63,40 @@ def random_control(distance: Matrix, k: int, draws: int = 1000, seed: int = 0) -
         "share_mean": float(shares.mean()),
         "share_std": float(shares.std(ddof=1)) if draws > 1 else 0.0,
         "share_max": float(shares.max()),
+    }
+
+
+def solve_all(distance: Matrix, ks: list[int], solver: str, eps: float | None = None) -> dict[str, Any]:
+    """Boundaries and measures for each number of phases: what ``phases.json`` holds.
+
+    Parameters
+    ----------
+    distance
+        ``(L, L)``.
+    ks
+        Numbers of phases; with ``eps`` they are not used.
+    solver
+        ``"exact"`` or ``"greedy"``.
+    eps
+        Let greedy bisection stop by itself.
+
+    Raises
+    ------
+    ConfigError
+        If a number does not fit.
+    """
+    L = len(distance)
+    if eps is not None:
+        found = [greedy(distance, eps=eps)]
+    else:
+        found = [solve(distance, check_k(k, L, "k"), solver) for k in ks]
+    by_k = {str(len(boundaries) + 1): boundaries for boundaries in found}
+    return {
+        "num_layers": L,
+        "solver": solver,
+        "eps": eps,
+        "boundaries": by_k,
+        "phases": {k: [list(p) for p in phases_of(boundaries, L)] for k, boundaries in by_k.items()},
+        "measures": {k: quality(distance, boundaries) for k, boundaries in by_k.items()},
+        "random": {k: random_control(distance, int(k)) for k in by_k},
     }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raptor.models.tokens import TokenLayout
+if TYPE_CHECKING:
+    from raptor.models.tokens import TokenLayout
 
 DEFAULT_TYPES = ("cls", "patches")
 

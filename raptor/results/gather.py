@@ -32,9 +32,10 @@ class Study:
         self.root = root
         folders = sorted(p.parent for p in root.glob(f"*/{STATUS}"))
         states = {folder.name: (read_json(folder / STATUS) or {}).get("state", "unreadable") for folder in folders}
+        results = {name: read_json(root / name / RESULT) for name, state in states.items() if state == "finished"}
+        self.runs: list[Run] = [result for result in results.values() if result is not None]
         self.unfinished = {name: state for name, state in states.items() if state != "finished"}
-        read = {name: read_json(root / name / RESULT) for name in states if name not in self.unfinished}
-        self.runs: list[Run] = [result for result in read.values() if result is not None]
+        self.unfinished |= {name: "without a readable result" for name, result in results.items() if result is None}
         if not self.runs:
             raise ConfigError(
                 f"{root} holds no finished run: run the study first (for experiment=demo: make demo), or set "
@@ -47,19 +48,33 @@ class Study:
         """Runs of one task, in order of name."""
         return [run for run in self.runs if run["task"] == task]
 
-    def surrogates(self) -> dict[int, list[Run]]:
-        """Stage 2 runs by number of blocks."""
-        return group(self.of_task("finetune"), lambda run: int(run["model"]["k"]))
+    def surrogates(self) -> dict[str, list[Run]]:
+        """Stage 2 runs by what they are: ``k=2``, or ``k=2 (cut after 5)`` where one k was cut in several ways."""
+        return group(self.of_task("finetune"), lambda run: self._label(run["model"]))
 
     def probes(self) -> dict[str, list[Run]]:
-        """Linear probes by what they probe."""
-        return group(self.of_task("linear_probe"), lambda run: str(run["model"]["backbone"]["label"]))
+        """Linear probes by what they probe; surrogates as :meth:`surrogates` names them."""
+        return group(self.of_task("linear_probe"), lambda run: self._label(run["model"]))
+
+    def _label(self, model: dict[str, Any]) -> str:
+        if "k" not in model:
+            return str(model["backbone"]["label"])
+        cuts = {tuple(run["model"]["boundaries"]) for run in self.runs if run["model"].get("k") == model["k"]}
+        cut = ", ".join(map(str, model["boundaries"])) or "nowhere"
+        return f"k={model['k']}" + (f" (cut after {cut})" if len(cuts) > 1 else "")
+
+    @property
+    def data(self) -> str:
+        """The data of all runs, in words."""
+        sets = {tuple(run["data"].values()) for run in self.runs if "data" in run}
+        names = [f"{name} ({train} to train, {val} held out)" for name, train, val in sorted(sets)]
+        return f"Data: {', '.join(names)}." if names else ""
 
 
 def group(runs: list[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
-    """Runs by a key, in order of it."""
+    """Runs by a key, in order of k and key."""
     groups: dict[Any, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (key(run), run["name"])):
+    for run in sorted(runs, key=lambda run: (run["model"].get("k", 0), key(run), run["name"])):
         groups.setdefault(key(run), []).append(run)
     return groups
 

@@ -27,7 +27,7 @@ def wandb_logger(save_dir: str, **kwargs: Any) -> Any:
     from pytorch_lightning.loggers import WandbLogger
 
     path = Path(save_dir)
-    stable = hashlib.sha256("/".join(path.resolve().parts[-3:]).encode()).hexdigest()[:16]
+    stable = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return WandbLogger(save_dir=save_dir, id=stable, name=path.name, resume="allow", **kwargs)
 
 

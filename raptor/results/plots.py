@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raptor.results.figures import NEUTRAL, TYPE_COLOURS, new_figure
-from raptor.results.gather import Run, Study, group
+from raptor.results.gather import Study
 
 
 def colours(count: int) -> list[str]:
@@ -53,14 +53,14 @@ def r2_by_layer(study: Study) -> Figure:
     surrogates = study.surrogates()
     figure, axes = new_figure(2.5 * len(surrogates) + 0.6, 2.8, columns=len(surrogates))
     values = []
-    for ax, (k, runs) in zip(axes, surrogates.items(), strict=True):
+    for ax, (label, runs) in zip(axes, surrogates.items(), strict=True):
         for kind, colour in TYPE_COLOURS.items():
             found = [next(iter(run["layers"].values()))["r2"].get(kind, []) for run in runs]
             values += [value for curve in found for value in curve if value is not None]
             _lines(ax, [list(enumerate(curve, start=1)) for curve in found], colour, kind)
         for boundary in runs[0]["model"]["boundaries"]:
             ax.axvline(boundary + 0.5, color=NEUTRAL, lw=0.8, ls=":")
-        ax.set(title=f"k = {k}", xlabel="layer")
+        ax.set(title=label, xlabel="layer")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for ax in axes:
         ax.set_ylim(max(-0.1, min([0.5, *(value - 0.05 for value in values)])), 1.0)
@@ -81,9 +81,9 @@ def training_curves(study: Study) -> Figure:
         name = f"train/{start}-{end}/loss"
         _lines(axes[1], [r["history"][name] for r in stage1 if name in r["history"]], colour, f"{start}-{end}")
     stage2 = study.surrogates()
-    for (k, runs), colour in zip(stage2.items(), colours(len(stage2)), strict=True):
+    for (label, runs), colour in zip(stage2.items(), colours(len(stage2)), strict=True):
         curves = [run["history"]["train/loss"] for run in runs if "train/loss" in run["history"]]
-        _lines(axes[2], curves, colour, f"k = {k}")
+        _lines(axes[2], curves, colour, label)
     titles = ("teacher: cross-entropy", "stage 1: loss by phase", "stage 2: loss by k")
     for ax, title, scale in zip(axes, titles, ("linear", "log", "log"), strict=True):
         ax.set(title=title, xlabel="step", yscale=scale)
@@ -106,8 +106,3 @@ def _lines(ax: Axes, curves: Sequence[Sequence[Sequence[float]]], colour: str, l
     x = [point[0] for point in curves[0][:length]]
     mean = np.mean([[point[1] for point in curve[:length]] for curve in curves], axis=0)
     ax.plot(x, mean, color=colour, lw=1.6, label=label)
-
-
-def phase_runs(study: Study) -> list[Run]:
-    """Runs of ``raptor.phases`` in the study, one for each name."""
-    return [runs[-1] for runs in group(study.of_task("phases"), lambda run: run["name"]).values()]

@@ -23,8 +23,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from raptor.errors import RaptorError, RunFolderError
-from raptor.files import write_json, write_text
+import raptor
+from raptor.errors import RunFolderError
+from raptor.files import resolve, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +79,12 @@ def inputs(config: DictConfig) -> dict[str, str]:
         for i, name in enumerate(value if isinstance(value, list) else [value]):
             if not isinstance(name, str) or not name:
                 continue
-            path, label = Path(name), f"{key}[{i}]" if isinstance(value, list) else key
+            path, label = resolve(name), f"{key}[{i}]" if isinstance(value, list) else key
             if (path / "model.json").is_file():
                 found[label] = str((read_json(path / "model.json") or {}).get("sha256"))
             elif path.is_file():
-                found[label] = hashlib.sha256(path.read_bytes()).hexdigest()
+                with path.open("rb") as file:
+                    found[label] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 
@@ -131,7 +133,8 @@ class RunFolder:
 
     def _check_identity(self) -> None:
         path = self.path / CONFIG
-        if not path.is_file():
+        made = ("checkpoints", RESULT, "model.json")  # a run that failed before it made anything binds nobody
+        if not path.is_file() or not any((self.path / name).exists() for name in made):
             return
         ours, theirs = identity(self.config), identity(OmegaConf.load(path))  # type: ignore[arg-type]
         differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]
@@ -186,8 +189,9 @@ class RunFolder:
         except BaseException as error:
             state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
             self.update(state=state, error=f"{type(error).__name__}: {error}")
-            detail = str(error) if isinstance(error, RaptorError) else traceback.format_exc()
-            handler.emit(logging.LogRecord("raptor", logging.ERROR, "", 0, f"{state}: {detail}", None, None))
+            handler.emit(
+                logging.LogRecord("raptor", logging.ERROR, "", 0, f"{state}: {traceback.format_exc()}", None, None)
+            )
             raise
         finally:
             root.removeHandler(handler)
@@ -210,7 +214,7 @@ class RunFolder:
             "versions": versions(),
         }
         write_json(self.path / RESULT, result)
-        self.update(state="finished")
+        self.update(state="finished", **({"step": result["steps"]} if "steps" in result else {}))
         return read_json(self.path / RESULT) or {}
 
 
@@ -228,7 +232,7 @@ def versions() -> dict[str, str]:
     packages = ("torch", "timm", "pytorch-lightning", "torchmetrics", "hydra-core")
     return {
         "python": platform.python_version(),
-        "raptor": version("raptor-vit"),
+        "raptor": raptor.__version__,
         **{p: version(p) for p in packages},
     }
 

@@ -47,8 +47,8 @@ def rows(study: Study) -> pd.DataFrame:
     found = []
     if "untrained" in probes:
         found.append(_row("untrained", probes["untrained"], [], teacher_probe))
-    for k, runs in surrogates.items():
-        found.append(_row(f"k={k}", probes.get(f"k={k}", []), runs, teacher_probe))
+    for label in {**surrogates, **{name: [] for name in probes if name.startswith("k=")}}:
+        found.append(_row(label, probes.get(label, []), surrogates.get(label, []), teacher_probe))
     if "teacher" in probes or study.of_task("classifier"):
         found.append(_row("teacher", probes.get("teacher", []), study.of_task("classifier"), teacher_probe))
     return pd.DataFrame(found)
@@ -77,6 +77,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     """Table for people: percentages with their spread, a dash where there is nothing."""
     shown = pd.DataFrame({"backbone": table["backbone"]})
     shown["cut after"] = [_boundaries(value) for value in table["boundaries"]]
+    shown["solver"] = [value or "—" for value in table["solver"]]
     shown["block parameters"] = [f"{100 * share:.0f} %" if share == share else "—" for share in _floats(table)]
     for name, title in NUMBERS.items():
         spreads = [
@@ -99,3 +100,11 @@ def _boundaries(value: Any) -> str:
 
 def _floats(table: pd.DataFrame) -> list[float]:
     return [float("nan") if value is None else float(value) for value in table["block_share"]]
+
+
+def runs_csv(study: Study) -> str:
+    """Every run with its metrics, one line each."""
+    keys = ("name", "task", "seed", "steps", "seconds")
+    return pd.DataFrame([{key: run.get(key) for key in keys} | run["metrics"] for run in study.runs]).to_csv(
+        index=False
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from raptor.errors import ModelFileError
+from raptor.errors import ConfigError, ModelFileError
 from raptor.models.io import save, state_fingerprint
 from raptor.seeding import derive_seed
 
@@ -43,7 +44,6 @@ class Task(LightningModule):
         super().__init__()
         self.name, self.seed = name, seed
         self._optimizer, self._schedule = optimizer, schedule
-        self.example_input_array = None
 
     @property
     @abstractmethod
@@ -89,6 +89,8 @@ class Task(LightningModule):
 
         Lightning's own clipping refuses fused optimisers under bf16-mixed, where nothing needs unscaling.
         """
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise ConfigError(f"trainer.gradient_clip_algorithm={gradient_clip_algorithm}: only norm is supported")
         if gradient_clip_val:
             for group in self.clipped_groups():
                 torch.nn.utils.clip_grad_norm_(group, float(gradient_clip_val))
@@ -105,6 +107,10 @@ class Task(LightningModule):
         step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
         torch.manual_seed(derive_seed(self.seed, "step", step, self.global_rank))
 
+    @cached_property
+    def _frozen_sha256(self) -> str:
+        return state_fingerprint(self.frozen) if self.frozen is not None else ""
+
     def _frozen_keys(self) -> dict[str, Tensor]:
         if self.frozen is None:
             return {}
@@ -115,8 +121,7 @@ class Task(LightningModule):
         """Leave the frozen weights out, but note which they were."""
         for key in self._frozen_keys():
             del checkpoint["state_dict"][key]
-        if self.frozen is not None:
-            checkpoint["frozen_sha256"] = state_fingerprint(self.frozen)
+        checkpoint["frozen_sha256"] = self._frozen_sha256
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the frozen weights back, once they are known to be the same.
@@ -126,7 +131,7 @@ class Task(LightningModule):
         ModelFileError
             If the checkpoint was made with other frozen weights.
         """
-        if self.frozen is not None and checkpoint.get("frozen_sha256") != state_fingerprint(self.frozen):
+        if checkpoint.get("frozen_sha256") != self._frozen_sha256:
             raise ModelFileError(
                 "the frozen model has changed since the checkpoint of this run was written; "
                 "bring the old weights back, or start afresh under another name=..."

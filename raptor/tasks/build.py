@@ -13,7 +13,7 @@ from typing import Any
 
 import raptor
 from raptor.data.module import ImageData
-from raptor.errors import ConfigError
+from raptor.errors import ConfigError, from_node
 from raptor.models.backbone import Backbone
 from raptor.models.block import BlockConfig
 from raptor.models.surrogate import PhaseBlocks, Surrogate
@@ -69,16 +69,16 @@ def linear_probe(
     label: str | None = None,
     **kwargs: Any,
 ) -> LinearProbing:
-    """Linear probe on the teacher, or on the model in the folder ``backbone``."""
+    """Linear probe on the teacher, or on the model in the folder ``backbone``; ``label`` names it in tables."""
     model = teacher if backbone is None else _load(backbone, Backbone, "task.backbone")
-    source = {
-        "label": label or (f"k={model.k}" if isinstance(model, Surrogate) else "teacher"),
-        "folder": backbone,
-    }
-    if model.input_shape != teacher.input_shape or model.spec.mean != teacher.spec.mean:
+    if label is None:
+        label = f"k={model.k}" if isinstance(model, Surrogate) else "teacher" if teacher.trained else "untrained"
+    source = {"label": label, "folder": backbone}
+    ours, theirs = ((m.input_shape, m.spec.mean, m.spec.std) for m in (model, teacher))
+    if ours != theirs:
         raise ConfigError(
-            f"task.backbone={backbone} takes images {model.input_shape} normalised by {model.spec.mean}, the data "
-            f"was prepared for the teacher's {teacher.input_shape} and {teacher.spec.mean}: choose its own teacher"
+            f"task.backbone={backbone} takes images (shape, mean, std) {ours}, the data was prepared for the teacher's "
+            f"{theirs}: choose its own teacher"
         )
     return LinearProbing(backbone=model, data=data, source=source, **kwargs)
 
@@ -88,7 +88,7 @@ def _new_blocks(teacher: Teacher, options: SurrogateOptions, phases: Sequence[Ph
         "num_heads": teacher.num_heads,
         **{k: v for k, v in options.block.items() if k != "num_heads" or v},
     }
-    return PhaseBlocks(BlockConfig(width=teacher.width, **block), phases, seed)
+    return PhaseBlocks(from_node(BlockConfig, {"width": teacher.width, **block}, "surrogate.block"), phases, seed)
 
 
 def _load(folder: str, kind: type, key: str) -> Any:

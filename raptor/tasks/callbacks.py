@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint
 
+from raptor.errors import ConfigError, ModelFileError
 from raptor.files import write_aside
 from raptor.results.run import RunFolder
 
@@ -26,9 +28,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_aside(target, lambda aside: torch.save(checkpoint, aside))
 
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read one checkpoint.
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keep the state of the training in one file, renewed every so many steps.
+        Raises
+        ------
+        ModelFileError
+            If it is damaged.
+        """
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise ModelFileError(f"{path} is damaged ({error}): delete it to start this run afresh") from error
+
+
+class LastCheckpoint(Checkpoint):
+    """Keep the state of the training in one file, renewed every so many steps and after each validation.
+
+    Where a validation follows a step, the file is written after it: a run that is killed in between repeats
+    the step and the validation, and loses no point of its curves.
 
     Parameters
     ----------
@@ -37,22 +55,34 @@ class LastCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, every_n_steps: int = 100) -> None:
-        super().__init__(
-            filename=CHECKPOINT.stem,
-            every_n_train_steps=every_n_steps,
-            save_top_k=1,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-        )
+        if every_n_steps < 1:
+            raise ConfigError(f"callbacks.checkpoint.every_n_steps={every_n_steps} starts at 1")
+        self.every_n_steps, self._saved = every_n_steps, 0
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the file into the run folder."""
-        self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINT.parent)
-        super().setup(trainer, pl_module, stage)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what is saved already."""
+        self._saved = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Save if enough steps have passed, unless a validation follows."""
+        validates = trainer.val_check_batch and (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
+        due = trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps
+        if due and not (validates and trainer.enable_validation):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after a validation of the training."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.global_step != self._saved:  # gradients that are being accumulated are in no checkpoint
+            self._saved = trainer.global_step
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT)
 
 
 class RunStatus(Callback):
-    """Keep the status of the run folder up to date, and its metrics no older than its checkpoint.
+    """Keep the status of the run folder up to date.
 
     Parameters
     ----------
@@ -79,8 +109,3 @@ class RunStatus(Callback):
         self._last = now
         speed = (trainer.global_step - self._first_step) / (now - self._begin)
         self.run.update(step=trainer.global_step, total=trainer.max_steps, steps_per_second=round(speed, 2))
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Flush the metrics, so that a resume leaves no gap in them."""
-        for logger in trainer.loggers:
-            logger.save()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from raptor.errors import ModelFileError
 from raptor.models.surrogate import PhaseBlock, PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher, freeze
 from raptor.partition.phases import Phase
@@ -187,6 +188,24 @@ class Distillation(Task):
                 for kind, values in by_type.items():
                     self.log(f"{prefix}{measure}_{kind}", fmean(values), prog_bar=whole and measure == "r2")
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the phases beside the weights: other phases of the same number have weights of the same shape."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["phases"] = self._phases()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the phases; see :meth:`Task.on_load_checkpoint`."""
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint.get("phases") != self._phases():
+            raise ModelFileError(
+                f"the checkpoint of this run is of phases {checkpoint.get('phases')}, now they are {self._phases()}: "
+                "set surrogate.boundaries to the former, or start afresh under another name=..."
+            )
+
+    def _phases(self) -> list[list[int]]:
+        blocks = self.model.blocks if isinstance(self.model, Surrogate) else self.model
+        return [list(phase) for phase in blocks.phases]
+
     def details(self) -> dict[str, Any]:
         """R2 and cosine by phase, token type and layer."""
         return {"layers": self._curves}
@@ -194,7 +213,7 @@ class Distillation(Task):
     def describe(self) -> dict[str, Any]:
         """What was trained, from which teacher."""
         model = self.model
-        what: dict[str, Any] = {"kind": "blocks", "phases": [list(p.phase) for p in model.pieces()]}
+        what: dict[str, Any] = {"kind": "blocks", "phases": self._phases()}
         if isinstance(model, Surrogate):
             what = {"kind": "surrogate", "k": model.k, "boundaries": model.boundaries}
         blocks = model.blocks if isinstance(model, Surrogate) else model

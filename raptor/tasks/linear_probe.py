@@ -40,7 +40,6 @@ class LinearProbing(Task):
         num_features = backbone.width * sum(kind in layout.types for kind in ("cls", "patches"))
         self.probe = LinearProbe(num_features, data.num_classes)
         self.top1 = MulticlassAccuracy(data.num_classes, average="micro")
-        self.best_top1 = 0.0
 
     @property
     def frozen(self) -> nn.Module:

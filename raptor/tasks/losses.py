@@ -23,10 +23,7 @@ class TokenLoss(Protocol):
 
 
 class TokenMSE:
-    """Mean squared error over all tokens alike.
-
-    Taken over ``(B, n, N, D)`` it is the mean over the n steps of a rollout of the error of each.
-    """
+    """Mean squared error over all tokens alike."""
 
     def check(self, layout: TokenLayout, key: str) -> None:
         """Fits every layout."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import torch
 from raptor.data.module import ImageData
 from raptor.errors import ConfigError
 from raptor.models.teacher import Teacher
+from raptor.partition.files import read_phases
 from raptor.partition.maxcut import SOLVERS, Matrix, check_distance, solve
 from raptor.partition.phases import Phase, check_boundaries, check_k, phases_of
 from raptor.partition.similarity import DEFAULT_TYPES, LayerDistance
@@ -55,6 +55,10 @@ class SurrogateOptions:
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
             raise ConfigError(f"surrogate.solver={self.solver!r} is unknown; choose {' or '.join(SOLVERS)}")
+        if isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1 or not self.tokens:
+            raise ConfigError(
+                f"surrogate.images={self.images} starts at 1, surrogate.tokens={self.tokens} needs a type"
+            )
         if self.boundaries is not None and self.k is not None and len(self.boundaries) + 1 != self.k:
             raise ConfigError(
                 f"surrogate.boundaries={self.boundaries} make {len(self.boundaries) + 1} phases, but "
@@ -93,28 +97,6 @@ def measure_distance(teacher: Teacher, data: ImageData, tokens: Sequence[str], i
             distance.update(teacher.layers(x))
     teacher.to("cpu").train(training)
     return check_distance(distance.compute())
-
-
-def read_phases(path: Path, num_layers: int) -> dict[str, Any]:
-    """A ``phases.json``, checked against the number of layers.
-
-    Raises
-    ------
-    ConfigError
-        If it is missing, damaged, or of another depth.
-    """
-    if not path.is_file():
-        raise ConfigError(
-            f"surrogate.phases_file={path} does not exist: run python -m raptor.phases, or set it to null"
-        )
-    try:
-        phases = json.loads(path.read_text())
-        found = phases["num_layers"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ConfigError(f"surrogate.phases_file={path} is no phases.json of raptor.phases ({error})") from error
-    if found != num_layers:
-        raise ConfigError(f"surrogate.phases_file={path} is of {found} layers, the teacher has {num_layers}")
-    return phases
 
 
 def choose_boundaries(options: SurrogateOptions, teacher: Teacher, data: ImageData) -> tuple[list[int], str]:

@@ -73,7 +73,7 @@ def test_damaged_files_are_told_apart(tmp_path: Path, surrogate: Surrogate) -> N
     refused("does not describe a model.*boundaries")
     description.unlink()
     refused("has no model.json")
-    with pytest.raises(ModelFileError, match="is missing"):
+    with pytest.raises(ModelFileError, match="does not exist"):
         raptor.load(tmp_path / "nowhere")
     with pytest.raises(ModelFileError, match="is a file"):
         raptor.load(weights)

@@ -61,7 +61,7 @@ def test_other_architectures_and_names_are_refused() -> None:
 
 
 def test_packaged_digits_vit_loads_and_classifies() -> None:
-    teacher = raptor.load(raptor.models.teacher.packaged("digits_vit"))
+    teacher = raptor.load("package:digits_vit")
     assert teacher.num_layers == 12
     from raptor.data.digits import Digits
 

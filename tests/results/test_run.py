@@ -60,8 +60,11 @@ def test_failure_and_interruption_are_told_with_their_reason(tmp_path: Path) -> 
 
 
 def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
-    with RunFolder(config(tmp_path), "t").recording():
+    run = RunFolder(config(tmp_path), "t")
+    with run.recording():
         pass
+    assert RunFolder(config(tmp_path, seed=3), "t").result() is None  # it made nothing yet, so it binds nobody
+    (run.path / "checkpoints").mkdir()
     with pytest.raises(RunFolderError, match=r"seed: 0 there, 3 now.*Choose another name"):
         RunFolder(config(tmp_path, seed=3), "t").result()
 
@@ -80,3 +83,18 @@ def test_names_follow_the_configuration_alone(tmp_path: Path) -> None:
     moved = config(tmp_path / "elsewhere", name=None)
     assert run_path(moved, "t-seed0").name == one.name
     assert identity(moved)["task.blocks"] == "<paths.runs>/s/other"
+
+
+def test_a_run_whose_inputs_changed_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "phases.json"
+    source.write_text("{}")
+    changes = {"task": {"blocks": str(source)}}
+    with RunFolder(config(tmp_path, **changes), "t").recording():
+        RunFolder(config(tmp_path, **changes), "t")
+    run = RunFolder(config(tmp_path, **changes), "t")
+    with run.recording():
+        run.finish({"metrics": {}})
+    assert run.result() is not None
+    source.write_text("[]")
+    with pytest.raises(RunFolderError, match=r"made from another task\.blocks=.*delete that folder"):
+        run.result()
