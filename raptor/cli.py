@@ -138,8 +138,11 @@ def _set_up_logging() -> None:
         console.addFilter(lambda record: record.name.startswith("raptor") or record.levelno >= logging.WARNING)
         root.addHandler(console)
     logging.getLogger("raptor").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*ended before the epoch ended and your dataloader is.*")  # ours resumes
-    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # the frozen teacher
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")
+    for expected in (
+        "does not have many workers",
+        "ended before the epoch ended and your dataloader is",  # ours resumes
+        "in eval mode at the start of training",  # the frozen teacher
+        "smaller than the logging interval",
+        "LeafSpec",
+    ):
+        warnings.filterwarnings("ignore", f".*{expected}.*")

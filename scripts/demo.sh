@@ -14,8 +14,7 @@ one_seed() {
   train -m experiment=demo/blocks "${sweep[@]}"
   train -m experiment=demo/surrogates "${sweep[@]}"
   train -m experiment=demo/probes "${sweep[@]}"
-  train -m experiment=demo/probe_teacher "${sweep[@]}"
-  train -m experiment=demo/probe_untrained "${sweep[@]}"
+  train -m experiment=demo/probe_teacher,demo/probe_untrained "${sweep[@]}"
 }
 
 step "teacher"
