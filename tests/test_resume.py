@@ -30,6 +30,7 @@ STAGES = {
         "task=classifier",
         "teacher.weights=null",
         "trainer.accumulate_grad_batches=2",
+        "trainer.val_check_interval=15",  # batches, so that some validations fall between two steps
         "+data.augment={_target_: torchvision.transforms.v2.RandomHorizontalFlip}",
     ],
 }
@@ -75,3 +76,16 @@ def test_killed_runs_end_in_the_same_weights(tmp_path: Path, stage: str) -> None
     assert results[1]["attempts"] == kills + 1
     # the curves have neither gap nor doubled step
     assert results[0]["history"] == results[1]["history"]
+
+
+@pytest.mark.slow
+def test_a_terminated_run_says_so_and_does_not_look_successful(tmp_path: Path) -> None:
+    arguments = [*COMMON, "trainer.max_steps=5000", "surrogate.boundaries=[5]"]
+    process = start("train", *arguments, f"paths.runs={tmp_path}", cwd=tmp_path)
+    folder = tmp_path / "default" / "run"
+    while process.poll() is None and not checkpointed(folder, 0.0):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 143
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    assert not (folder / "result.json").exists()

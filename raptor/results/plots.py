@@ -44,6 +44,9 @@ def accuracy_bars(table: pd.DataFrame) -> Figure:
     for ax in (left, right):
         ax.set_xticks(x, surrogates["backbone"].tolist())
         ax.set_xlabel("blocks of the surrogate")
+        if not (shares > 0).any() and ax is left:
+            ax.text(0.5, 0.5, "no probe of teacher and surrogate", ha="center", transform=ax.transAxes, color=NEUTRAL)
+            continue
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure
 

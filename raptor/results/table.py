@@ -77,7 +77,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     """Table for people: percentages with their spread, a dash where there is nothing."""
     shown = pd.DataFrame({"backbone": table["backbone"]})
     shown["cut after"] = [_boundaries(value) for value in table["boundaries"]]
-    shown["solver"] = [value or "—" for value in table["solver"]]
+    shown["solver"] = [value if isinstance(value, str) else "—" for value in table["solver"]]
     shown["block parameters"] = [f"{100 * share:.0f} %" if share == share else "—" for share in _floats(table)]
     for name, title in NUMBERS.items():
         spreads = [

@@ -76,7 +76,9 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        if trainer.global_step != self._saved:  # gradients that are being accumulated are in no checkpoint
+        # gradients that are being accumulated are in no checkpoint
+        accumulating = (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        if trainer.global_step != self._saved and not accumulating:
             self._saved = trainer.global_step
             trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT)
 
