@@ -58,7 +58,7 @@ def write_report(study: Any, output: Path, title: str) -> str:
         caption = "Seed standard deviations as error bars. After the paper's Figure 7."
         figures.append(("accuracy_r2", "Accuracy and R2 over k", caption, plots.accuracy_bars(values)))
     for run in study.of_task("phases"):
-        caption = f"Phases outlined; measured on {run['phases']['source']}."
+        caption = "Phases outlined: " + ", ".join(f"{key} {value}" for key, value in run["phases"]["source"].items())
         figure = heatmap(_array(run["distance"]), run["phases"], _source(run["phases"]["source"]))
         figures.append((f"distance_{run['name']}", "Distance between layers", caption, figure))
     if study.surrogates():

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import command
 from raptor.errors import ConfigError, from_node
@@ -46,52 +46,31 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     """
     import pytorch_lightning as pl
     from hydra.utils import instantiate
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from raptor.models.io import state_fingerprint
     from raptor.results.history import curves, read_metrics
     from raptor.results.loggers import finish
-    from raptor.tasks.callbacks import CHECKPOINT, AtomicCheckpointIO, RunStatus
+    from raptor.tasks.callbacks import CHECKPOINT
     from raptor.tasks.partitioning import SurrogateOptions
-    from raptor.tasks.schedules import training_length
+    from raptor.tasks.trainer import build_trainer
 
     begin = time.monotonic()
     pl.seed_everything(config.seed, verbose=False)
     teacher = instantiate(config.teacher, _convert_="all")
     data = instantiate(config.data, _convert_="all")
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=config.seed)
-    options = from_node(SurrogateOptions, plain(config.surrogate), "surrogate")
+    trainer = build_trainer(config, run, data)
+    surrogate: Any = OmegaConf.to_container(config.surrogate, resolve=True)
+    options = from_node(SurrogateOptions, surrogate, "surrogate")
     build = instantiate(config.task, _partial_=True, _convert_="all")
     try:
         task = build(teacher=teacher, data=data, surrogate=options, seed=config.seed)
     except TypeError as error:
         raise ConfigError(f"task: {error}; see --cfg job for the keys it has") from error
 
-    settings = plain(config.trainer)
-    if str(settings["precision"]).startswith("16"):
-        raise ConfigError(
-            "trainer.precision=16-mixed scales gradients, which clipping here does not undo: use bf16-mixed"
-        )
-    settings["max_steps"], data.steps = training_length(settings, len(data.train_images), data.batch_size)
-    loggers = [make(save_dir=str(run.path)) for make in instantiate(config.logger, _convert_="all").values()]
-    callbacks = [RunStatus(run), *(c for c in instantiate(config.callbacks, _convert_="all").values() if c)]
-    if not settings["enable_progress_bar"]:
-        callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
-    try:
-        trainer = pl.Trainer(
-            **settings,
-            max_epochs=-1,
-            default_root_dir=str(run.path),
-            logger=loggers,
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
-            use_distributed_sampler=False,
-        )
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigError(f"trainer: {error}") from error
     checkpoint = run.path / CHECKPOINT if (run.path / CHECKPOINT).is_file() else None
     log.info("%s: %s for %d steps%s", run, config.task.name, trainer.max_steps, ", continued" if checkpoint else "")
-    status = "failed"
+    loggers, status = trainer.loggers, "failed"
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         trainer.loggers = []  # the last validation is the result, no point of the curves
@@ -120,13 +99,6 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     task.export(run.path, about={key: result[key] for key in ("task", "seed", "teacher", "data", "metrics")})
     result["weights_sha256"] = state_fingerprint(task.product)
     return run.finish(result)
-
-
-def plain(node: DictConfig) -> dict[str, Any]:
-    """A config node as a plain dictionary."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
 
 
 def _shown(metrics: dict[str, float]) -> str:

@@ -1,0 +1,86 @@
+"""Lightning's trainer, tied to a run folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from raptor.data.module import ImageData
+from raptor.errors import ConfigError
+from raptor.results.run import RunFolder
+from raptor.tasks.callbacks import AtomicCheckpointIO, RunStatus
+
+
+def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Trainer:
+    """Trainer with the loggers and callbacks of a configuration.
+
+    Parameters
+    ----------
+    config
+        With the nodes ``trainer``, ``logger`` and ``callbacks``.
+    run
+        The run folder that everything is written to.
+    data
+        Prepared data; it is told how many batches the training has.
+
+    Raises
+    ------
+    ConfigError
+        If Lightning refuses the settings, or they cannot work here.
+    """
+    settings: Any = OmegaConf.to_container(config.trainer, resolve=True)
+    if str(settings["precision"]).startswith("16"):
+        raise ConfigError(
+            f"trainer.precision={settings['precision']} scales gradients, which clipping here does not undo: "
+            "use bf16-mixed"
+        )
+    settings["max_steps"], data.steps = training_length(settings, len(data.train_images), data.batch_size)
+    callbacks = [RunStatus(run), *(c for c in instantiate(config.callbacks, _convert_="all").values() if c)]
+    if not settings["enable_progress_bar"]:
+        callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
+    loggers = [make(save_dir=str(run.path)) for make in instantiate(config.logger, _convert_="all").values() if make]
+    try:
+        return pl.Trainer(
+            **settings,
+            max_epochs=-1,
+            default_root_dir=str(run.path),
+            logger=loggers,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
+def training_length(settings: dict[str, Any], num_images: int, batch_size: int) -> tuple[int, int]:
+    """Optimiser steps and batches of a training: the smaller of ``max_steps`` and ``max_epochs``.
+
+    Parameters
+    ----------
+    settings
+        The ``trainer`` node; both limits are taken out of it. Null or -1 is no limit, as in Lightning.
+    num_images
+        Training images.
+    batch_size
+        Images per batch over all processes.
+
+    Raises
+    ------
+    ConfigError
+        If there is no limit, or one is no whole number above 0.
+    """
+    steps, epochs = (settings.pop(key, None) for key in ("max_steps", "max_epochs"))
+    accumulate = settings.get("accumulate_grad_batches") or 1
+    limits = [] if steps in (None, -1) else [steps]
+    if epochs not in (None, -1):
+        limits.append(-(-epochs * num_images // (batch_size * accumulate)))
+    if not limits or not all(isinstance(limit, int) and limit > 0 for limit in limits):
+        raise ConfigError(
+            f"trainer.max_steps={steps} and trainer.max_epochs={epochs}: one must be a whole number above 0"
+        )
+    return min(limits), min(limits) * accumulate
