@@ -45,6 +45,8 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
         ("train", ["surrogate=k3", "surrogate.k=2"], "make 3 phases, but surrogate.k=2"),
         ("train", ["surrogate.solver=magic"], "exact or greedy"),
         ("train", ["surrogate.phases_file=none.json"], "none.json does not exist"),
+        ("train", ["surrogate.phases_file=broken.json"], "broken.json is no phases.json"),
+        ("train", ["surrogate.phases_file=D.npy"], "D.npy is no phases.json"),
         ("train", ["+surrogate.colour=1"], "unknown key 'surrogate.colour': surrogate has k, boundaries"),
         ("train", ["+surrogate.block.colour=1"], "unknown key 'surrogate.block.colour'"),
         ("train", ["+task.colour=1"], "task: .*colour"),
@@ -84,6 +86,7 @@ def test_bad_input_gets_one_message_and_leaves_nothing_finished(
     D = 1.0 - np.eye(12)
     np.save(tmp_path / "D.npy", D)
     np.save(tmp_path / "S.npy", 1 - D)
+    (tmp_path / "broken.json").write_text('{"num_layers": 12}')
     with pytest.raises(SystemExit) as ended:
         call(command, *arguments)
     message = str(ended.value)
@@ -143,3 +146,17 @@ def test_max_epochs_counts_passes_over_the_training_images(call: Callable[..., N
         "data.batch_size=500",
     )
     assert json.loads((tmp_path / "runs/default/one/result.json").read_text())["steps"] == 6  # 2 x 1437 / 500
+
+
+def test_a_damaged_checkpoint_is_named_and_can_be_deleted(call: Callable[..., None], tmp_path: Path) -> None:
+    call("train", *SMALL, "name=one")
+    folder = tmp_path / "runs" / "default" / "one"
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "result.json").unlink()
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(SystemExit, match=r"last\.ckpt is damaged .*delete it to start this run afresh"):
+        call("train", *SMALL, "name=one")
+    checkpoint.unlink()
+    call("train", *SMALL, "name=one")
+    assert (folder / "model.safetensors").read_bytes() == weights

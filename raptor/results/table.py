@@ -19,7 +19,7 @@ NUMBERS = {
     "r2_patches": "R2 patches",
 }
 CAPTION = (
-    "Mean ± standard deviation over seeds. All numbers are of the last step on held-out data; nothing was "
+    "Mean ± standard deviation over seeds. All numbers are of the last step on held-out data; no step was "
     "selected on it. Linear probe: one layer on [cls, mean patch] of the frozen final tokens. Share: of the mean "
     "probe accuracy of the teacher. Teacher's head: the surrogate's last layer through the teacher's own classifier. "
     "R2: mean over the layers 1..L, one scalar mean for each layer and token type, the teacher as reference. "
