@@ -42,6 +42,7 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
         ("train", ["surrogate.k=0"], r"surrogate\.k=0 .*from 1 to 12"),
         ("train", ["surrogate.boundaries=[10,7]"], r"boundaries=\[10, 7\] are out of order"),
         ("train", ["surrogate.boundaries=[7,12]"], r"boundaries=\[7, 12\] do not fit a teacher of 12 layers"),
+        ("train", ["surrogate.boundaries=7"], "boundaries=7 must be a list"),
         ("train", ["surrogate=k3", "surrogate.k=2"], "make 3 phases, but surrogate.k=2"),
         ("train", ["surrogate.solver=magic"], "exact or greedy"),
         ("train", ["surrogate.phases_file=none.json"], "none.json does not exist"),

@@ -59,6 +59,8 @@ class SurrogateOptions:
             raise ConfigError(
                 f"surrogate.images={self.images} starts at 1, surrogate.tokens={self.tokens} needs a type"
             )
+        if self.boundaries is not None and not isinstance(self.boundaries, list):
+            raise ConfigError(f"surrogate.boundaries={self.boundaries} must be a list, such as [7] or [7,10]")
         if self.boundaries is not None and self.k is not None and len(self.boundaries) + 1 != self.k:
             raise ConfigError(
                 f"surrogate.boundaries={self.boundaries} make {len(self.boundaries) + 1} phases, but "
