@@ -25,6 +25,10 @@ class RunFolderError(RaptorError):
     """A run folder that is in use, or belongs to another configuration."""
 
 
+class StoreError(RaptorError):
+    """A pixel cache or activation store that is missing, incomplete, damaged, or another than asked for."""
+
+
 def from_node(make: Callable[..., Made], values: Mapping[str, Any], key: str) -> Made:
     """Call ``make`` with a config node, once all of its keys are known.
 

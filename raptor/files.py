@@ -32,14 +32,31 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     aside = path.with_name(f".{path.name}.aside")
     try:
         write(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(aside)
         mask = os.umask(0)
         os.umask(mask)
         aside.chmod(0o666 & ~mask)  # safetensors makes its files unreadable to others
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file, None if there is no whole one."""
+    try:
+        values = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -62,9 +62,10 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     trainer = build_trainer(config, run, data)
     surrogate: Any = OmegaConf.to_container(config.surrogate, resolve=True)
     options = from_node(SurrogateOptions, surrogate, "surrogate")
+    source = instantiate(config.activations, _convert_="all")
     build = instantiate(config.task, _partial_=True, _convert_="all")
     try:
-        task = build(teacher=teacher, data=data, surrogate=options, seed=config.seed)
+        task = build(teacher=teacher, data=data, source=source, surrogate=options, seed=config.seed)
     except TypeError as error:
         raise ConfigError(f"task: {error}; see --cfg job for the keys it has") from error
 

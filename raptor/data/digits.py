@@ -34,6 +34,10 @@ class Digits(ImageData):
         """Ten."""
         return 10
 
+    def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
+        """Bicubic resize of the 8x8 scans."""
+        return {**super().transform(input_shape), "resize": "bicubic"}
+
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
         """Training and held-out digits, resized and repeated over channels where asked."""
         channels, height, width = input_shape
@@ -46,4 +50,4 @@ class Digits(ImageData):
         images = images.expand(-1, channels, -1, -1)
         labels = torch.tensor(digits.target)
         train, val = train_test_split(range(len(labels)), test_size=0.2, stratify=digits.target, random_state=0)
-        return TensorDataset(images[train], labels[train]), TensorDataset(images[val], labels[val])  # type: ignore[return-value]
+        return TensorDataset(images[train], labels[train]), TensorDataset(images[val], labels[val])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
 from raptor.data.module import ImageData, Images
+from raptor.data.pixels import SPLITS
 from raptor.errors import ConfigError
 
 LAYOUT = "ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, the same classes in both"
@@ -38,19 +40,34 @@ class PictureFolders(ImageData):
     def __init__(self, root: str | Path, crop: float = 0.875, name: str = "image_folder", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.root, self.crop = Path(root), crop
-        for split in ("train", "val"):
+        if self.pixels is None:
+            self._check_layout()
+
+    def _check_layout(self) -> None:
+        for split in SPLITS:
             if not (self.root / split).is_dir():
-                raise ConfigError(f"data.root={root} has no folder {split!r}; expected layout: {LAYOUT}")
-        names = [sorted(p.name for p in (self.root / s).iterdir() if p.is_dir()) for s in ("train", "val")]
+                raise ConfigError(f"data.root={self.root} has no folder {split!r}; expected layout: {LAYOUT}")
+        names = [sorted(p.name for p in (self.root / s).iterdir() if p.is_dir()) for s in SPLITS]
         if names[0] != names[1] or not names[0]:
             odd = sorted(set(names[0]) ^ set(names[1]))
-            raise ConfigError(f"data.root={root}: classes differ between train and val ({odd[:5]}); expected {LAYOUT}")
-        self._classes = names[0]
+            raise ConfigError(
+                f"data.root={self.root}: classes differ between train and val ({odd[:5]}); expected {LAYOUT}"
+            )
 
     @property
     def num_classes(self) -> int:
         """Number of class folders."""
-        return len(self._classes)
+        return len(self.train_images.classes)  # type: ignore[attr-defined]
+
+    def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
+        """Bicubic resize of the shorter side, centre crop."""
+        shorter = round(max(input_shape[1:]) / self.crop)
+        return {**super().transform(input_shape), "resize": "bicubic", "shorter_side": shorter}
+
+    def digest(self, images: Any) -> str:
+        """Over the paths of all pictures, relative to the root; their bytes are not read."""
+        paths = "\n".join(str(Path(path).relative_to(self.root)) for path, _ in images.samples)
+        return hashlib.sha256(paths.encode()).hexdigest()
 
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
         """Both folders: resize the shorter side (bicubic), centre crop, uint8."""
@@ -58,13 +75,13 @@ class PictureFolders(ImageData):
         transform = v2.Compose(
             [
                 v2.Grayscale(1) if channels == 1 else v2.RGB(),
-                v2.Resize(round(max(height, width) / self.crop), interpolation=InterpolationMode.BICUBIC),
+                v2.Resize(self.transform(input_shape)["shorter_side"], interpolation=InterpolationMode.BICUBIC),
                 v2.CenterCrop((height, width)),
                 v2.PILToTensor(),
             ]
         )
         try:
-            train, val = (ImageFolder(str(self.root / split), transform) for split in ("train", "val"))
+            train, val = (ImageFolder(str(self.root / split), transform) for split in SPLITS)
         except FileNotFoundError as error:
             raise ConfigError(f"data.root={self.root}: {error}; expected layout: {LAYOUT}") from error
         return train, val

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,14 @@ class Draw(NamedTuple):
 
     sample: int
     number: int
+
+
+class Images(Protocol):
+    """A dataset: ``(image, label)`` by position, the image uint8 ``(C, H, W)``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> tuple[Tensor, int]: ...
 
 
 class StepSampler(Sampler[list[Draw]]):
@@ -93,13 +101,16 @@ class TrainingSet(Dataset[tuple[Tensor, Any]]):
         Seed of the transform.
     """
 
-    def __init__(
-        self, dataset: Sequence[tuple[Tensor, Any]], transform: Callable[[Tensor], Tensor] | None, seed: int
-    ) -> None:
+    def __init__(self, dataset: Images, transform: Callable[[Tensor], Tensor] | None, seed: int) -> None:
         self.dataset, self.transform, self.seed = dataset, transform, seed
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[tuple[Tensor, Any]]:
+        if self.transform is None and hasattr(self.dataset, "__getitems__"):
+            return self.dataset.__getitems__([draw.sample for draw in draws])
+        return [self[draw] for draw in draws]
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Any]:
         image, label = self.dataset[draw.sample]

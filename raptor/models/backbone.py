@@ -10,10 +10,12 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from raptor.errors import ConfigError
+from raptor.models.heads import LinearProbe
 from raptor.models.tokens import TokenLayout
 
 
@@ -29,12 +31,16 @@ class ViTSpec:
         Keyword arguments of ``timm.create_model`` (``img_size``, ``patch_size``, ``num_classes``, ...).
     mean, std
         Normalisation of the input, one value per channel on the 0..1 scale.
+    linear_head
+        Classes of a linear head on ``[cls, mean patch]``, which then takes the place of the ViT's own head; 0
+        is none.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
+    linear_head: int = 0
 
     def build(self, *, pretrained: bool = False, **changes: Any) -> VisionTransformer:
         """Create the timm model.
@@ -50,6 +56,11 @@ class ViTSpec:
                 f"teacher.name={self.name!r} is no model of timm; similar: {', '.join(near) or 'none'} "
                 "(timm.list_models('vit*') lists all)"
             )
+        if self.options.get("dynamic_img_size"):
+            raise ConfigError(
+                "teacher.options.dynamic_img_size=true leaves the number of tokens open, which a token layout must "
+                "know: set teacher.options.img_size to the size you want; the position embedding is resized to it"
+            )
         try:
             vit = timm.create_model(self.name, pretrained=pretrained, **{**self.options, **changes})
         except OSError as error:
@@ -63,6 +74,11 @@ class ViTSpec:
             raise ConfigError(
                 f"teacher.name={self.name!r} is a {type(vit).__name__}, no plain Vision Transformer: its layers "
                 "do not share one token grid; choose one whose timm class is VisionTransformer, such as vit_* or deit_*"
+            )
+        if not isinstance(vit.patch_embed, PatchEmbed):
+            raise ConfigError(
+                f"teacher.name={self.name!r} is a hybrid (its patches come from a {type(vit.patch_embed).__name__}), "
+                "no plain Vision Transformer: choose one that cuts the image into patches by itself"
             )
         if vit.num_prefix_tokens != int(vit.has_class_token) + vit.num_reg_tokens:
             raise ConfigError(
@@ -90,6 +106,8 @@ class Shell(nn.Module):
         self.vit.blocks = nn.Sequential()
         grid = self.vit.patch_embed.num_patches
         self.layout = TokenLayout(int(self.vit.has_class_token), self.vit.num_reg_tokens, grid)
+        features = self.layout.num_features(int(self.vit.embed_dim))
+        self.linear_head = LinearProbe(features, spec.linear_head) if spec.linear_head else None
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Layer 0: patch embedding, position, class token and registers, ``(B, N, D)``."""
@@ -102,7 +120,10 @@ class Shell(nn.Module):
 
     def head(self, x_BND: Tensor) -> Tensor:
         """Logits ``(B, classes)`` from the tokens of the last layer: final norm, pooling, classifier."""
-        return self.vit.forward_head(self.vit.norm(x_BND))
+        x_BND = self.vit.norm(x_BND)
+        if self.linear_head is not None:
+            return self.linear_head(self.layout.features(x_BND))
+        return self.vit.forward_head(x_BND)
 
 
 class Backbone(nn.Module, ABC):
@@ -139,7 +160,7 @@ class Backbone(nn.Module, ABC):
     @property
     def num_classes(self) -> int:
         """Outputs of the classifier head, 0 if there is none."""
-        return int(self.shell.vit.num_classes)
+        return self.spec.linear_head or int(self.shell.vit.num_classes)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -29,6 +29,11 @@ class LinearProbe(nn.Module):
         """Logits ``(B, classes)`` of features ``(B, F)``."""
         return self.linear(features_BF)
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.linear.out_features
+
     def to_config(self) -> dict[str, Any]:
         """Plain dictionary from which :meth:`from_config` builds the same architecture."""
         return {"num_features": self.linear.in_features, "num_classes": self.linear.out_features}

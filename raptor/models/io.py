@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import raptor
 from raptor.errors import ModelFileError, RaptorError
 from raptor.files import resolve, write_aside, write_json
+from raptor.models.weights import convert, fill, read_tensors
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = {"format": "raptor-model", "version": 1}
@@ -38,8 +39,13 @@ def fingerprint(path: Path) -> str:
 
 def state_fingerprint(module: nn.Module) -> str:
     """SHA-256 over names and bytes of all weights of a module: equal weights, equal digits."""
+    return tensors_fingerprint(module.state_dict())
+
+
+def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and bytes of tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -151,14 +157,15 @@ def load(folder: str | Path) -> Any:
 
 
 def read_weights(model: nn.Module, source: str | Path, key: str = "") -> None:
-    """Fill a model from a model folder, or a teacher from a plain safetensors file in timm's key layout.
+    """Fill a model from a model folder, or a teacher from a plain weight file.
 
     Parameters
     ----------
     model
         The model to fill, in place.
     source
-        Folder or file; ``package:NAME`` for one that ships with the package.
+        Folder; ``package:NAME`` for one that ships with the package; or a file with a state dict,
+        ``.safetensors`` or ``.pth``, in a key layout that :func:`~raptor.models.weights.convert` knows.
     key
         Configuration key to name in errors.
 
@@ -179,45 +186,15 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "") -> None:
                 f"{path} is damaged or not the file that {DESCRIPTION} describes (sha256 {found[:12]}..., expected "
                 f"{str(description['sha256'])[:12]}...): copy both files again, or run the job again"
             )
-        _fill(model, _read(path), where)
+        fill(model, read_tensors(path), where)
         return
-    if not source.is_file():
-        raise ModelFileError(f"{where} does not exist: give a run folder or a .safetensors file")
-    if source.suffix != ".safetensors":
-        raise ModelFileError(f"{where} is no .safetensors file: convert it first; pickles are not opened here")
-    shell = getattr(model, "shell", None)
-    if shell is None:
+    tensors = read_tensors(source, where)
+    if not isinstance(model, _kinds()["teacher"]):
         raise ModelFileError(f"{where} is a bare weight file, which can fill a teacher only")
-    ours = {_from_timm(name): tensor for name, tensor in _read(source).items()}
-    _fill(model, ours, where)
+    state = convert(model.shell.vit, model.spec.name, tensors, where)
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("shell.linear_head.")}
+    fill(model, own | {_from_timm(name): tensor for name, tensor in state.items()}, where)
 
 
 def _from_timm(name: str) -> str:
     return name if name.startswith("blocks.") else f"shell.vit.{name}"
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(f"{path} is truncated or no safetensors file ({error}): copy it again") from error
-
-
-def _fill(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own.keys() & state.keys()
-        if state[name].shape != own[name].shape
-    ]
-    problems = [
-        f"{len(names)} tensors {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("too many", extra))
-        if names
-    ] + sorted(shapes)[:3]
-    if problems:
-        raise ModelFileError(
-            f"{where} does not fit the model: {'; '.join(problems)}. Set the options of the model that made it"
-        )
-    model.load_state_dict(state)

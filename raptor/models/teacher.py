@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from raptor.errors import ConfigError
+from raptor.errors import ConfigError, ModelFileError
+from raptor.files import resolve
 from raptor.models.backbone import Backbone, Shell, ViTSpec, spec_from_dict, spec_to_dict
+from raptor.models.heads import LinearProbe
+from raptor.models.weights import convert, fill, follows_meta, read_tensors
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -64,6 +67,7 @@ def build_teacher(
     options: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
     pretrained: bool = False,
+    head: str | Path | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     position_std: float | None = None,
@@ -77,11 +81,14 @@ def build_teacher(
     options
         Keyword arguments of ``timm.create_model``.
     weights
-        A run folder or model folder of this project, a ``.safetensors`` file in timm's own key layout, or
-        ``package:NAME`` for a model that ships with the package. None leaves the weights random, unless
-        ``pretrained``.
+        A run folder or model folder of this project, ``package:NAME`` for a model that ships with the package,
+        or a file with a state dict, ``.safetensors`` or ``.pth``, in timm's or the publisher's own key layout
+        (:func:`~raptor.models.weights.convert`). None leaves the weights random, unless ``pretrained``.
     pretrained
-        Fetch timm's published weights from its hub.
+        Fetch timm's published weights from its hub, where ``weights`` names none.
+    head
+        A linear classifier on ``[cls, mean patch]`` to use instead of the ViT's own head: the run folder of a
+        linear probe, or a file with ``weight`` and ``bias``, as Meta publishes for DINOv2.
     mean, std
         Normalisation of the input; None takes the model's own.
     position_std
@@ -100,16 +107,16 @@ def build_teacher(
     ModelFileError
         If the weights are missing, damaged or of another shape.
     """
-    if pretrained and weights is not None:
-        raise ConfigError(f"teacher.pretrained=true and teacher.weights={weights} both name weights: give one of them")
-    bare = ViTSpec(name, dict(options or {}))
-    vit = bare.build(pretrained=pretrained)
+    pretrained = pretrained and weights is None
+    options = {key: value for key, value in (options or {}).items() if (key, value) != ("img_size", None)}
+    vit = _build(ViTSpec(name, options), pretrained)
     channels = int(vit.in_chans)
     spec = ViTSpec(
         name,
-        dict(options or {}),
+        options,
         _per_channel("mean", mean if mean is not None else vit.pretrained_cfg["mean"], channels),
         _per_channel("std", std if std is not None else vit.pretrained_cfg["std"], channels),
+        0 if head is None else (probe := _read_head(head)).num_classes,
     )
     if position_std is not None:
         nn.init.trunc_normal_(vit.pos_embed, std=position_std)
@@ -118,8 +125,49 @@ def build_teacher(
         from raptor.models.io import read_weights
 
         read_weights(teacher, weights, key="teacher.weights")
+    if head is not None:
+        _put_head(teacher.shell, probe, f"teacher.head={head}")
     teacher.trained = pretrained or weights is not None
     return teacher
+
+
+def _build(spec: ViTSpec, pretrained: bool) -> VisionTransformer:
+    if not (pretrained and follows_meta(spec.name)):
+        return spec.build(pretrained=pretrained)
+    # at the published size first, since timm would resize the position embedding in its own way
+    options = {key: value for key, value in spec.options.items() if key != "img_size"}
+    published = ViTSpec(spec.name, options).build(pretrained=True)
+    vit = spec.build()
+    vit.load_state_dict(convert(vit, spec.name, published.state_dict(), f"teacher.name={spec.name}"))
+    return vit
+
+
+def _read_head(source: str | Path) -> LinearProbe:
+    from raptor.models.io import load
+
+    where = f"teacher.head={source}"
+    if resolve(source).is_dir():
+        probe = load(source)
+        if not isinstance(probe, LinearProbe):
+            raise ConfigError(f"{where} holds a {type(probe).__name__}, a LinearProbe is needed")
+        return probe
+    state = read_tensors(resolve(source), where)
+    if state.keys() != {"weight", "bias"} or state["weight"].ndim != 2:
+        raise ModelFileError(
+            f"{where} holds {sorted(state)[:4]}, a linear head has weight (classes, features) and bias"
+        )
+    probe = LinearProbe(*reversed(state["weight"].shape))
+    fill(probe.linear, state, where)
+    return probe
+
+
+def _put_head(shell: Shell, probe: LinearProbe, where: str) -> None:
+    assert shell.linear_head is not None
+    if (ours := shell.linear_head.linear.in_features) != (theirs := probe.linear.in_features):
+        raise ModelFileError(
+            f"{where} takes {theirs} features, [cls, mean patch] of this teacher are {ours}: take the head of its size"
+        )
+    shell.linear_head.load_state_dict(probe.state_dict())
 
 
 def _per_channel(key: str, values: Sequence[float], channels: int) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from raptor.errors import ConfigError
 
 TOKEN_TYPES = ("cls", "registers", "patches")
+POOLED = ("cls", "patches")  # what a linear head sees
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,11 @@ class TokenLayout:
         """``[cls, mean patch]`` of final tokens, ``(B, N, D)`` to ``(B, 2D)``; without cls ``(B, D)``."""
         import torch
 
-        return torch.cat([self.pool(x, kind) for kind in ("cls", "patches") if kind in self.types], dim=-1)
+        return torch.cat([self.pool(x, kind) for kind in POOLED if kind in self.types], dim=-1)
+
+    def num_features(self, width: int) -> int:
+        """Width of :meth:`features` for tokens of ``width``."""
+        return width * sum(kind in self.types for kind in POOLED)
 
     def require(self, kinds: Iterable[str], key: str) -> None:
         """Check that every asked type is present.

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from raptor.errors import ConfigError
-from raptor.results.run import RESULT, STATUS, read_json
+from raptor.files import read_json
+from raptor.results.run import RESULT, STATUS
 
 log = logging.getLogger(__name__)
 Run = dict[str, Any]

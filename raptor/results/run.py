@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import raptor
 from raptor.errors import RunFolderError
-from raptor.files import resolve, write_json, write_text
+from raptor.files import read_json, resolve, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ NOT_IDENTITY = (
     "name",
     "study",
     "data.num_workers",
+    "data.pixels",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "trainer.log_every_n_steps",
@@ -216,15 +217,6 @@ class RunFolder:
         write_json(self.path / RESULT, result)
         self.update(state="finished", **({"step": result["steps"]} if "steps" in result else {}))
         return read_json(self.path / RESULT) or {}
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file, None if there is no whole one."""
-    try:
-        values = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return None
-    return values if isinstance(values, dict) else None
 
 
 def versions() -> dict[str, str]:

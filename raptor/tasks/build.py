@@ -1,7 +1,7 @@
 """From config nodes to tasks: the ``_target_`` of each file in ``configs/task``.
 
-Every builder takes the same four things beside its own options: the teacher, the prepared data, the
-``surrogate`` options and the seed.
+Every builder takes the same things beside its own options: the teacher, the prepared data, the source of
+activations, the ``surrogate`` options and the seed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import raptor
 from raptor.data.module import ImageData
+from raptor.data.sources import ActivationSource, Online
 from raptor.errors import ConfigError, from_node
 from raptor.models.backbone import Backbone
 from raptor.models.block import BlockConfig
@@ -27,23 +28,33 @@ from raptor.tasks.partitioning import SurrogateOptions, choose_boundaries, choos
 log = logging.getLogger(__name__)
 
 
-def classifier(*, teacher: Teacher, data: ImageData, surrogate: SurrogateOptions, **kwargs: Any) -> Classifier:
+def classifier(
+    *, teacher: Teacher, data: ImageData, source: ActivationSource, surrogate: SurrogateOptions, **kwargs: Any
+) -> Classifier:
     """Train the teacher itself."""
+    _check_reads_images(source, "classifier")
     return Classifier(teacher=teacher, data=data, **kwargs)
 
 
 def distill(
-    *, teacher: Teacher, data: ImageData, surrogate: SurrogateOptions, seed: int, **kwargs: Any
+    *,
+    teacher: Teacher,
+    data: ImageData,
+    source: ActivationSource,
+    surrogate: SurrogateOptions,
+    seed: int,
+    **kwargs: Any,
 ) -> Distillation:
     """Stage 1: the blocks of one phase or many."""
     blocks = _new_blocks(teacher, surrogate, choose_phases(surrogate, teacher, data), seed)
-    return Distillation(teacher=teacher, model=blocks, top1=_top1(teacher, data), seed=seed, **kwargs)
+    return _distillation(data, source, teacher=teacher, model=blocks, seed=seed, **kwargs)
 
 
 def finetune(
     *,
     teacher: Teacher,
     data: ImageData,
+    source: ActivationSource,
     surrogate: SurrogateOptions,
     seed: int,
     blocks: str | Sequence[str] | None = None,
@@ -57,30 +68,43 @@ def finetune(
         _fill_from(model, {folder: _load(folder, PhaseBlocks, "task.blocks") for folder in folders})
     about = {"solver": solver, "init": "scratch" if blocks is None else "blocks"}
     whole = Surrogate.of_teacher(teacher, model)
-    return Distillation(teacher=teacher, model=whole, top1=_top1(teacher, data), seed=seed, about=about, **kwargs)
+    return _distillation(data, source, teacher=teacher, model=whole, seed=seed, about=about, **kwargs)
 
 
 def linear_probe(
     *,
     teacher: Teacher,
     data: ImageData,
+    source: ActivationSource,
     surrogate: SurrogateOptions,
     backbone: str | None = None,
     label: str | None = None,
     **kwargs: Any,
 ) -> LinearProbing:
     """Linear probe on the teacher, or on the model in the folder ``backbone``; ``label`` names it in tables."""
+    _check_reads_images(source, "linear_probe")
     model = teacher if backbone is None else _load(backbone, Backbone, "task.backbone")
     if label is None:
         label = f"k={model.k}" if isinstance(model, Surrogate) else "teacher" if teacher.trained else "untrained"
-    source = {"label": label, "folder": backbone}
+    probed = {"label": label, "folder": backbone}
     ours, theirs = ((m.input_shape, m.spec.mean, m.spec.std) for m in (model, teacher))
     if ours != theirs:
         raise ConfigError(
             f"task.backbone={backbone} takes images (shape, mean, std) {ours}, the data was prepared for the teacher's "
             f"{theirs}: choose its own teacher"
         )
-    return LinearProbing(backbone=model, data=data, source=source, **kwargs)
+    return LinearProbing(backbone=model, data=data, source=probed, **kwargs)
+
+
+def _distillation(data: ImageData, source: ActivationSource, teacher: Teacher, **kwargs: Any) -> Distillation:
+    task = Distillation(teacher=teacher, top1=_top1(teacher, data), source=source, **kwargs)
+    source.connect(data, teacher, task.layers)
+    return task
+
+
+def _check_reads_images(source: ActivationSource, task: str) -> None:
+    if not isinstance(source, Online):
+        raise ConfigError(f"task={task} reads images, no stored activations: set activations=online")
 
 
 def _new_blocks(teacher: Teacher, options: SurrogateOptions, phases: Sequence[Phase], seed: int) -> PhaseBlocks:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -14,9 +15,12 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from raptor.errors import ConfigError, ModelFileError
 from raptor.files import write_aside
+from raptor.models.io import DESCRIPTION
 from raptor.results.run import RunFolder
+from raptor.tasks.base import Task
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+SNAPSHOTS = "snapshots"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -81,6 +85,35 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step != self._saved and not accumulating:
             self._saved = trainer.global_step
             trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT)
+
+
+class Snapshots(Callback):
+    """Export the model at chosen steps, so that what it had learned by then can be probed later.
+
+    Each goes to ``snapshots/<step>`` in the run folder, as :func:`raptor.load` reads it.
+
+    Parameters
+    ----------
+    steps
+        Optimiser steps after which to export.
+
+    Raises
+    ------
+    ConfigError
+        If they are no whole numbers above 0.
+    """
+
+    def __init__(self, steps: Sequence[int]) -> None:
+        if not all(isinstance(step, int) and step > 0 for step in steps):
+            raise ConfigError(f"callbacks.snapshots.steps={list(steps)} must be whole numbers above 0")
+        self.steps = set(steps)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Export, if this is one of the steps."""
+        step = trainer.global_step
+        folder = Path(trainer.default_root_dir) / SNAPSHOTS / str(step)
+        if step in self.steps and not (folder / DESCRIPTION).is_file():
+            cast(Task, pl_module).export(folder, about={"task": cast(Task, pl_module).name, "step": step})
 
 
 class RunStatus(Callback):

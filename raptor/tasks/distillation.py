@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from raptor.data.sources import ActivationSource, Online
 from raptor.errors import ModelFileError
 from raptor.models.surrogate import PhaseBlock, PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher, freeze
@@ -51,6 +52,8 @@ class Distillation(Task):
         Whether the labels are those of the teacher's head, so that top-1 means something.
     about
         Plain data to keep with the results (how the phases were chosen).
+    source
+        Where training takes the teacher's layers from; validation always runs the teacher.
     **kwargs
         As in :class:`~raptor.tasks.base.Task`.
     """
@@ -65,11 +68,12 @@ class Distillation(Task):
         input_noise: float = 0.0,
         top1: bool = True,
         about: dict[str, Any] | None = None,
+        source: ActivationSource | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.teacher, self.model = freeze(teacher), model
-        self.layout, self.about = teacher.layout, about or {}
+        self.layout, self.about, self.source = teacher.layout, about or {}, source or Online()
         self.loss, self.last_phase_loss = loss, last_phase_loss or loss
         self.teacher_forcing, self.input_noise = teacher_forcing, input_noise
         for piece in model.pieces():
@@ -115,14 +119,10 @@ class Distillation(Task):
     def _loss_of(self, phase: Phase) -> TokenLoss:
         return self.last_phase_loss if phase.end == self.teacher.num_layers else self.loss
 
-    def _activations(self, images: Tensor, layers: set[int]) -> dict[int, Tensor]:
-        """The asked layers of the teacher, ``(B, N, D)`` each; deeper ones are not computed."""
-        with torch.no_grad():
-            acts = {0: self.teacher.embed(images)}
-            for layer, x in enumerate(self.teacher.steps(acts[0], 0, max(layers)), start=1):
-                if layer in layers:
-                    acts[layer] = x
-        return acts
+    @property
+    def layers(self) -> set[int]:
+        """Layers of the teacher that training needs."""
+        return {layer for p in self.pieces for layer in range(p.phase.start, p.phase.end + 1)}
 
     def piece_loss(self, piece: Piece, acts: Mapping[int, Tensor]) -> Tensor:
         """Loss of one piece.
@@ -150,9 +150,9 @@ class Distillation(Task):
                 total = total + weight * loss(pred, acts[layer], self.layout)
         return total / (phase.end - phase.start)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Sum of the losses of all pieces, from one pass of the teacher."""
-        acts = self._activations(batch[0], {x for p in self.pieces for x in range(p.phase.start, p.phase.end + 1)})
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
+        """Sum of the losses of all pieces, from the same activations of the teacher."""
+        acts = self.source.activations(self.teacher, batch[0], self.layers)
         losses = [self.piece_loss(piece, acts) for piece in self.pieces]
         for piece, loss in zip(self.pieces, losses, strict=True):
             self.log(f"train/{self._prefix(piece)}loss", loss.detach(), prog_bar=len(losses) == 1)
@@ -162,7 +162,7 @@ class Distillation(Task):
         """Fidelity of each piece, and top-1 after handing its last layer to the rest of the teacher."""
         images, labels = batch
         L = self.teacher.num_layers
-        acts = self._activations(images, set(range(L + 1)))
+        acts = Online().activations(self.teacher, images, range(L + 1))
         teacher_logits = self.teacher.head(acts[L])
         if self.teacher_top1 is not None:
             self.teacher_top1.update(teacher_logits, labels)

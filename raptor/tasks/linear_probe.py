@@ -36,9 +36,7 @@ class LinearProbing(Task):
         super().__init__(**kwargs)
         self.backbone = freeze(backbone)
         self.source = source
-        layout = backbone.layout
-        num_features = backbone.width * sum(kind in layout.types for kind in ("cls", "patches"))
-        self.probe = LinearProbe(num_features, data.num_classes)
+        self.probe = LinearProbe(backbone.layout.num_features(backbone.width), data.num_classes)
         self.top1 = MulticlassAccuracy(data.num_classes, average="micro")
 
     @property

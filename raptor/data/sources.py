@@ -1,0 +1,171 @@
+"""Where the teacher's activations come from: computed in the step, or read from a store."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raptor.data.module import ImageData
+from raptor.data.sampling import Draw
+from raptor.data.store.layout import Field
+from raptor.data.store.reading import Reader
+from raptor.errors import ConfigError, StoreError
+from raptor.models.io import tensors_fingerprint
+from raptor.models.teacher import Teacher
+
+CONTENT = "activations"
+Activations = dict[int, Tensor]  # layer to (B, N, D)
+
+
+class ActivationSource(ABC):
+    """What feeds a distillation. All sources give the same batches for the same seed and step."""
+
+    @abstractmethod
+    def connect(self, data: ImageData, teacher: Teacher, layers: Collection[int]) -> None:
+        """Make the training batches of ``data`` what this source needs, for these layers of the teacher.
+
+        Raises
+        ------
+        RaptorError
+            If the source cannot give them.
+        """
+
+    @abstractmethod
+    def activations(self, teacher: Teacher, batch: Any, layers: Collection[int]) -> Activations:
+        """Layers of the teacher, ``(B, N, D)`` each, from the first entry of a training batch."""
+
+
+class Online(ActivationSource):
+    """Images in; the frozen teacher runs in the step, no deeper than needed."""
+
+    def connect(self, data: ImageData, teacher: Teacher, layers: Collection[int]) -> None:
+        """Nothing to do: batches of images are what the data gives."""
+
+    def activations(self, teacher: Teacher, batch: Any, layers: Collection[int]) -> Activations:
+        """Run the teacher on normalised images ``(B, C, H, W)``."""
+        with torch.no_grad():
+            embedded = teacher.embed(batch)
+            acts = {0: embedded} if 0 in layers else {}
+            for layer, x in enumerate(teacher.steps(embedded, 0, max(layers)), start=1):
+                if layer in layers:
+                    acts[layer] = x
+        return acts
+
+
+class Cached(ActivationSource):
+    """Layers read from a store that ``raptor.extract`` wrote; the teacher does not run.
+
+    Parameters
+    ----------
+    store
+        Folder of the store.
+    """
+
+    def __init__(self, store: str | Path) -> None:
+        self.store = Path(store)
+
+    def connect(self, data: ImageData, teacher: Teacher, layers: Collection[int]) -> None:
+        """Check that the store is of this teacher, data and transform, and read batches from it from now on."""
+        if data.augment is not None:
+            raise ConfigError(
+                "data.augment cannot change activations that are stored: set data.augment=null, or activations=online"
+            )
+        if not self.store.is_dir():
+            raise StoreError(
+                f"activations.store={self.store} does not exist: make it with python -m raptor.extract and the same "
+                "teacher and data, or set activations=online"
+            )
+        reader = Reader(self.store)
+        have = {int(name.removeprefix("layer")) for name in reader.store.fields if name.startswith("layer")}
+        if missing := sorted(set(layers) - have):
+            raise StoreError(
+                f"activations.store={self.store} holds the layers {_ranges(have)}, this job needs {_ranges(layers)}: "
+                f"{_ranges(missing)} missing. Extract them to another store=..., or set activations=online"
+            )
+        expected = {"samples": len(data.train_images), "about": about(teacher, data, "train")}
+        reader.store.require(expected, "extract to another store=..., or set activations=online")
+        data.train_samples = StoredActivations(reader, sorted(layers))
+
+    def activations(self, teacher: Teacher, batch: Any, layers: Collection[int]) -> Activations:
+        """The layers as they were read, in float32."""
+        return {layer: x.float() for layer, x in batch.items()}
+
+
+class StoredActivations:
+    """A store as a dataset of whole batches: ``({layer: (B, N, D)}, labels)``.
+
+    Parameters
+    ----------
+    reader
+        The store.
+    layers
+        Layers to read.
+    """
+
+    def __init__(self, reader: Reader, layers: Sequence[int]) -> None:
+        self.reader, self.layers = reader, layers
+
+    def __len__(self) -> int:
+        return self.reader.store.samples
+
+    def __getitems__(self, draws: Sequence[Draw]) -> tuple[Activations, Tensor]:
+        names = [*map(layer_field, self.layers), "label"]
+        *acts, labels = self.reader.read([draw.sample for draw in draws], names)
+        return dict(zip(self.layers, acts, strict=True)), labels
+
+
+def layer_field(layer: int) -> str:
+    """Name of the field of a layer."""
+    return f"layer{layer:02d}"
+
+
+def activation_fields(teacher: Teacher, layers: Sequence[int], dtype: str) -> list[Field]:
+    """Fields of a store of some layers of a teacher."""
+    shape = (teacher.layout.num_tokens, teacher.width)
+    return [*(Field(layer_field(layer), dtype, shape) for layer in layers), Field("label", "int64", ())]
+
+
+def about(teacher: Teacher, data: ImageData, split: str) -> dict[str, Any]:
+    """Plain data that tells activations from others: content, split, images, transform, teacher."""
+    return {
+        "content": CONTENT,
+        "split": split,
+        **data.about(data.images(split)),
+        "teacher": {
+            "name": teacher.spec.name,
+            "layers": teacher.num_layers,
+            "tokens": teacher.layout.num_tokens,
+            "width": teacher.width,
+            "mean": list(teacher.spec.mean),
+            "std": list(teacher.spec.std),
+            "sha256": trunk_fingerprint(teacher),
+        },
+    }
+
+
+def trunk_fingerprint(teacher: nn.Module) -> str:
+    """SHA-256 of the weights that activations depend on: all but final norm, pooling and heads."""
+    after = ("norm.", "fc_norm.", "head", "attn_pool.")
+    state: Mapping[str, Tensor] = teacher.state_dict()
+    return tensors_fingerprint(
+        {
+            name: x
+            for name, x in state.items()
+            if not name.removeprefix("shell.vit.").startswith(after) and not name.startswith("shell.linear_head.")
+        }
+    )
+
+
+def _ranges(layers: Collection[int]) -> str:
+    parts: list[list[int]] = []
+    for layer in sorted(layers):
+        if parts and layer == parts[-1][-1] + 1:
+            parts[-1].append(layer)
+        else:
+            parts.append([layer])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}..{p[-1]}" for p in parts) or "none"

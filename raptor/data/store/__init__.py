@@ -1,0 +1,1 @@
+"""Samples on disk as raw shards: the format of pixel caches and activation stores."""

@@ -1,0 +1,136 @@
+"""Reading samples of a store, each checked against its checksum."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from torch import Tensor
+
+from raptor.data.store.layout import CHECKSUMS, SHARD, Store, as_bytes, remedy
+from raptor.errors import StoreError
+from raptor.files import read_json
+
+THREADS = 8  # that read one batch
+
+
+class Reader:
+    """Random access to the samples of a complete store.
+
+    Parameters
+    ----------
+    path
+        Folder of the store.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or shards are missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.store = Store(path)
+        if not self.store.manifest.get("complete"):
+            missing, total = len(self.store.pending()), self.store.num_shards
+            raise StoreError(
+                f"{path} is not complete ({missing} of {total} shards are missing): run python -m raptor.extract as "
+                "before, it goes on where it stopped"
+            )
+        self._rows = {name: row for row, name in enumerate(self.store.fields)}
+        self._sums: dict[int, np.ndarray] = {}
+
+    def read(self, samples: Sequence[int], names: Sequence[str]) -> list[Tensor]:
+        """Some samples.
+
+        Parameters
+        ----------
+        samples
+            Which, in any order.
+        names
+            Fields to read.
+
+        Returns
+        -------
+        list of Tensor
+            For each field ``(len(samples), *shape)``.
+
+        Raises
+        ------
+        StoreError
+            If a shard that is touched is missing, truncated or changed.
+        """
+        out = [self.store.fields[name].empty(len(samples)) for name in names]
+        # neighbours on disk go to one thread, one after the other
+        order = sorted(range(len(samples)), key=samples.__getitem__)
+        size = -(-len(order) // THREADS)
+        parts = [order[i : i + size] for i in range(0, len(order), size)]
+        lots = [(values, name, part) for values, name in zip(out, names, strict=True) for part in parts]
+
+        def fill(lot: tuple[Tensor, str, list[int]]) -> None:
+            values, name, positions = lot
+            view, nbytes = as_bytes(values), self.store.fields[name].nbytes
+            for i in positions:
+                self._read_into(view[i * nbytes : (i + 1) * nbytes], name, samples[i])
+
+        if len(samples) == 1:
+            for lot in lots:
+                fill(lot)
+        else:
+            list(_threads(os.getpid()).map(fill, lots))
+        return out
+
+    def _read_into(self, piece: memoryview, name: str, sample: int) -> None:
+        shard, inside = divmod(sample, self.store.shard_size)
+        path = self.store.shard(shard) / f"{name}.bin"
+        try:
+            file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise self._broken(shard, f"{path.name} cannot be opened ({error.strerror})") from error
+        try:
+            got = os.preadv(file, [piece], inside * len(piece))
+        finally:
+            os.close(file)
+        if got != len(piece):
+            raise self._broken(shard, f"{path.name} is truncated")
+        if shard not in self._sums:
+            try:
+                self._sums[shard] = read_checksums(self.store, shard)
+            except ValueError as error:
+                raise self._broken(shard, str(error)) from error
+        if xxhash.xxh3_64_intdigest(piece) != self._sums[shard][self._rows[name], inside]:
+            raise self._broken(shard, f"{path.name} has changed since it was written (its sample {inside})")
+
+    def _broken(self, shard: int, what: str) -> StoreError:
+        return StoreError(f"shard {shard} of {self.store.path}: {what}. {remedy(self.store.path)}")
+
+
+def read_checksums(store: Store, shard: int) -> np.ndarray:
+    """Checksums of the samples of a shard, ``(fields, samples)`` uint64, once known to be as written.
+
+    Raises
+    ------
+    ValueError
+        Saying what is wrong with the shard.
+    """
+    folder = store.shard(shard)
+    note = read_json(folder / SHARD)
+    if note is None:
+        raise ValueError("it is missing" if not folder.exists() else f"{SHARD} is missing or damaged")
+    sealed = store.manifest["shards"][shard] if "shards" in store.manifest else note.get("checksum")
+    try:
+        data = (folder / CHECKSUMS).read_bytes()
+        if not xxhash.xxh3_64_hexdigest(data) == note.get("checksum") == sealed:
+            raise ValueError(f"{CHECKSUMS} or {SHARD} has changed since it was written")
+        return np.load(folder / CHECKSUMS, allow_pickle=False)
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{CHECKSUMS} cannot be read ({error})") from error
+
+
+@lru_cache(maxsize=1)
+def _threads(pid: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="store")  # threads die in a fork: one pool for each pid

@@ -1,0 +1,131 @@
+"""Writing shards of a store, whole or not at all, and finding damaged ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import xxhash
+from torch import Tensor
+
+from raptor.data.store.layout import CHECKSUMS, SHARD, Store, as_bytes
+from raptor.data.store.reading import read_checksums
+from raptor.files import sync, write_json
+
+
+class ShardWriter:
+    """One shard being written: aside, until :meth:`commit` gives it its name.
+
+    Parameters
+    ----------
+    store
+        The store.
+    index
+        The shard; it must be claimed.
+    """
+
+    def __init__(self, store: Store, index: int) -> None:
+        self.store, self.index = store, index
+        self.aside = store.shard(index).with_name(f".{index:05d}.aside")
+        shutil.rmtree(self.aside, ignore_errors=True)  # of a process that died
+        self.aside.mkdir()
+        self._files = {name: (self.aside / f"{name}.bin").open("wb") for name in store.fields}
+        self._sums: dict[str, list[int]] = {name: [] for name in store.fields}
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+        shutil.rmtree(self.aside, ignore_errors=True)
+
+    def add(self, batch: Mapping[str, Tensor]) -> None:
+        """Append samples: for each field ``(B, *shape)`` of the field's dtype, on the CPU."""
+        for name, field in self.store.fields.items():
+            view = as_bytes(batch[name].contiguous())
+            self._files[name].write(view)
+            step = field.nbytes
+            self._sums[name] += [xxhash.xxh3_64_intdigest(view[i : i + step]) for i in range(0, len(view), step)]
+
+    def commit(self) -> None:
+        """Flush everything to disk, then let the shard appear.
+
+        Raises
+        ------
+        ValueError
+            If samples are missing.
+        """
+        expected = len(self.store.samples_of(self.index))
+        counts = {name: len(sums) for name, sums in self._sums.items()}
+        if any(count != expected for count in counts.values()):
+            raise ValueError(f"shard {self.index} needs {expected} samples, got {counts}")
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        sums = np.array(list(self._sums.values()), dtype=np.uint64)
+        with (self.aside / CHECKSUMS).open("wb") as file:
+            np.save(file, sums, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        checksum = xxhash.xxh3_64_hexdigest((self.aside / CHECKSUMS).read_bytes())
+        write_json(self.aside / SHARD, {"samples": expected, "checksum": checksum})
+        if self.store.is_done(self.index):
+            return  # where the file system does not know locks, another process may have been faster
+        shutil.rmtree(self.store.shard(self.index), ignore_errors=True)  # damaged: it has no shard.json
+        self.aside.rename(self.store.shard(self.index))
+        sync(self.store.path / "shards")
+
+
+def verify(store: Store, tell: Callable[[int], object] = lambda shard: None) -> Iterator[tuple[int, str]]:
+    """Check every byte of a store.
+
+    Parameters
+    ----------
+    store
+        The store.
+    tell
+        Called with each shard once it is checked.
+
+    Yields
+    ------
+    tuple of int and str
+        A damaged or missing shard, and what is wrong with it.
+    """
+
+    def check(shard: int) -> str | None:
+        try:
+            sums = read_checksums(store, shard)
+            for row, name in enumerate(store.fields):
+                _verify_file(store, shard, name, sums[row])
+        except ValueError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for shard, problem in enumerate(threads.map(check, range(store.num_shards))):
+            if problem:
+                yield shard, problem
+            tell(shard)
+
+
+def _verify_file(store: Store, shard: int, name: str, sums: np.ndarray) -> None:
+    path: Path = store.shard(shard) / f"{name}.bin"
+    nbytes, samples = store.fields[name].nbytes, len(store.samples_of(shard))
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ValueError(f"{path.name} is missing") from error
+    if size != nbytes * samples or len(sums) != samples:
+        raise ValueError(f"{path.name} has {size} bytes instead of {nbytes * samples}")
+    with path.open("rb") as file:
+        for inside in range(samples):
+            if xxhash.xxh3_64_intdigest(file.read(nbytes)) != sums[inside]:
+                raise ValueError(f"{path.name} has changed since it was written (its sample {inside})")

@@ -1,0 +1,177 @@
+"""What a store is to hold: images, or layers of a teacher; and the options of ``raptor.extract``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from raptor.data.module import ImageData
+from raptor.data.pixels import CONTENT as PIXELS
+from raptor.data.pixels import pixel_fields
+from raptor.data.sampling import Images
+from raptor.data.sources import CONTENT as ACTIVATIONS
+from raptor.data.sources import Online, about, activation_fields, layer_field
+from raptor.data.store.layout import DTYPES, Field, Store
+from raptor.errors import ConfigError
+from raptor.models.teacher import Teacher
+
+ACTIVATION_DTYPES = ("float32", "bfloat16", "float16")
+PRECISIONS = ("32-true", "bf16-mixed")
+DEFAULT_SPLITS = {ACTIVATIONS: ("train",), PIXELS: ("train", "val")}
+Batch = dict[str, Tensor]
+Make = Callable[[Tensor], Batch]  # uint8 images (B, C, H, W) to fields without the label
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """One store to fill: what it is to hold, and how images become that.
+
+    Parameters
+    ----------
+    folder
+        Folder of the store.
+    data
+        Prepared data.
+    images
+        Its images of one split.
+    fields
+        What is stored of each image.
+    make
+        Turns a batch of images into fields.
+    about
+        What tells this store from others.
+    """
+
+    folder: Path
+    data: ImageData
+    images: Images
+    fields: list[Field]
+    make: Make
+    about: dict[str, Any]
+
+    def open(self, shard_size: int) -> Store:
+        """The store, made if missing; see :meth:`Store.create`."""
+        return Store.create(self.folder, self.fields, len(self.images), shard_size, self.about)
+
+    def seconds_per_sample(self) -> float:
+        """Time to load and compute one sample, measured on a second batch; writing is not included."""
+        for _ in range(2):
+            begin = time.perf_counter()
+            self.make(torch.stack([self.images[i % len(self.images)][0] for i in range(self.data.batch_size)]))
+        return (time.perf_counter() - begin) / self.data.batch_size
+
+
+def pixels(folder: Path, data: ImageData, split: str) -> Extraction:
+    """Store the images as the transform leaves them."""
+    images = data.images(split)
+    made_of = {"content": PIXELS, "split": split, **data.about(images), "classes": getattr(images, "classes", None)}
+    return Extraction(folder, data, images, pixel_fields(data.input_shape), lambda x: {"pixels": x}, made_of)
+
+
+def layers(
+    folder: Path, data: ImageData, split: str, teacher: Teacher, which: Sequence[int], dtype: str, precision: str
+) -> Extraction:
+    """Store layers of a teacher.
+
+    Parameters
+    ----------
+    folder, data, split
+        Where to, and which images.
+    teacher
+        The teacher, frozen, on the device that is to compute.
+    which
+        Its layers to store.
+    dtype
+        What they are stored as.
+    precision
+        ``32-true``, or ``bf16-mixed`` to run the teacher under bfloat16 autocast.
+    """
+    source, device = Online(), next(teacher.parameters()).device
+
+    def make(images_BCHW: Tensor) -> Batch:
+        # always full batches, as in training: kernels choose their way, and so their rounding, by the shape
+        fill = images_BCHW[:1].expand(data.batch_size - len(images_BCHW), -1, -1, -1)
+        batch = data.normalize(torch.cat([images_BCHW, fill]).to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            acts = source.activations(teacher, batch, which)
+        # blocking copies: the writer must not read before they have arrived
+        return {layer_field(layer): x[: len(images_BCHW)].to(DTYPES[dtype]).cpu() for layer, x in acts.items()}
+
+    made_of = about(teacher, data, split) | {"precision": precision, "batch_size": data.batch_size}
+    return Extraction(folder, data, data.images(split), activation_fields(teacher, which, dtype), make, made_of)
+
+
+def check_options(config: DictConfig) -> None:
+    """Check what needs neither teacher nor data.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key.
+    """
+    for key, known in (("content", DEFAULT_SPLITS), ("dtype", ACTIVATION_DTYPES), ("precision", PRECISIONS)):
+        if config[key] not in known:
+            raise ConfigError(f"{key}={config[key]} is unknown; choose {', '.join(known)}")
+    for key in ("shard_size", "workers", "parts"):
+        if not isinstance(config[key], int) or config[key] < 1:
+            raise ConfigError(f"{key}={config[key]} must be a whole number above 0")
+    if not isinstance(config.part, int) or not 0 <= config.part < config.parts:
+        raise ConfigError(f"part={config.part} must be one of 0..{config.parts - 1} (parts={config.parts})")
+    if unknown := sorted(set(_splits(config)) - {"train", "val"}):
+        raise ConfigError(f"splits={unknown}: known are train and val")
+
+
+def _splits(config: DictConfig) -> list[str]:
+    splits = config.splits
+    return (
+        list(DEFAULT_SPLITS[config.content])
+        if splits is None
+        else [splits]
+        if isinstance(splits, str)
+        else list(splits)
+    )
+
+
+def folders(config: DictConfig) -> dict[str, Path]:
+    """The store of each split: subfolders for a pixel cache, and for layers of any split but the training images."""
+    root = Path(config.store)
+    plain = "train" if config.content == ACTIVATIONS else None
+    return {split: root if split == plain else root / split for split in _splits(config)}
+
+
+def choose_layers(layers: Any, num_layers: int) -> list[int]:
+    """Layers to store, None for all.
+
+    Raises
+    ------
+    ConfigError
+        If one does not exist.
+    """
+    if layers is None:
+        return list(range(num_layers + 1))
+    chosen = [layers] if isinstance(layers, int) else sorted(set(layers))
+    if not chosen or not all(isinstance(x, int) and 0 <= x <= num_layers for x in chosen):
+        raise ConfigError(f"layers={layers} must be layers of the teacher, 0..{num_layers}, such as [7,8,9,10]")
+    return chosen
+
+
+def choose_device(name: str, rank: int) -> torch.device:
+    """Device of one of several processes; ``auto`` takes a GPU where there is one.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"device={name} is not here: choose auto, cpu or, with an NVIDIA GPU, cuda")
+    return torch.device(name, rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
