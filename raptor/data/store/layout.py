@@ -193,6 +193,8 @@ class Store:
         """Write the checksums of all shards into the manifest, once all are there; false while some are not."""
         if self.pending():
             return False
+        for leftover in (self.path / "shards").glob(".*"):  # locks and half-written shards of killed processes
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         checksums = [(read_json(self.shard(i) / SHARD) or {}).get("checksum") for i in range(self.num_shards)]
         self.manifest = {**self.manifest, "complete": True, "shards": checksums}
         write_json(self.path / MANIFEST, self.manifest)
