@@ -13,9 +13,9 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from raptor.models.backbone import ViTSpec
 from raptor.models.block import BlockConfig
 from raptor.models.teacher import Teacher
+from raptor.models.vit import ViTSpec
 
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
 

@@ -1,132 +1,21 @@
-"""The one protocol that teacher and surrogate keep, and what they share: a ViT without its blocks."""
+"""The one protocol that teacher and surrogate keep."""
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import timm
 import torch
-from timm.layers import PatchEmbed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from raptor.errors import ConfigError
-from raptor.models.heads import LinearProbe
+from raptor.models.hub import HubModel
 from raptor.models.tokens import TokenLayout
+from raptor.models.vit import Shell, ViTSpec
 
 
-@dataclass(frozen=True)
-class ViTSpec:
-    """What rebuilds the architecture of a timm ViT.
-
-    Parameters
-    ----------
-    name
-        timm's model name.
-    options
-        Keyword arguments of ``timm.create_model`` (``img_size``, ``patch_size``, ``num_classes``, ...).
-    mean, std
-        Normalisation of the input, one value per channel on the 0..1 scale.
-    linear_head
-        Classes of a linear head on ``[cls, mean patch]``, which then takes the place of the ViT's own head; 0
-        is none.
-    """
-
-    name: str
-    options: dict[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.5,)
-    linear_head: int = 0
-
-    def build(self, *, pretrained: bool = False, **changes: Any) -> VisionTransformer:
-        """Create the timm model.
-
-        Raises
-        ------
-        ConfigError
-            If timm does not know the name or an option, or the model is no plain ViT.
-        """
-        if not timm.is_model(self.name):
-            near = timm.list_models(f"*{self.name.split('.')[0][:8]}*")[:5]
-            raise ConfigError(
-                f"teacher.name={self.name!r} is no model of timm; similar: {', '.join(near) or 'none'} "
-                "(timm.list_models('vit*') lists all)"
-            )
-        if self.options.get("dynamic_img_size"):
-            raise ConfigError(
-                "teacher.options.dynamic_img_size=true leaves the number of tokens open, which a token layout must "
-                "know: set teacher.options.img_size to the size you want; the position embedding is resized to it"
-            )
-        try:
-            vit = timm.create_model(self.name, pretrained=pretrained, **{**self.options, **changes})
-        except OSError as error:
-            raise ConfigError(
-                f"the weights of teacher.name={self.name!r} cannot be fetched ({error}); fetch them elsewhere and set "
-                "teacher.pretrained=false teacher.weights=FILE.safetensors"
-            ) from error
-        except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"timm cannot build teacher.name={self.name!r} with {self.options}: {error}") from error
-        if not isinstance(vit, VisionTransformer):
-            raise ConfigError(
-                f"teacher.name={self.name!r} is a {type(vit).__name__}, no plain Vision Transformer: its layers "
-                "do not share one token grid; choose one whose timm class is VisionTransformer, such as vit_* or deit_*"
-            )
-        if not isinstance(vit.patch_embed, PatchEmbed):
-            raise ConfigError(
-                f"teacher.name={self.name!r} is a hybrid (its patches come from a {type(vit.patch_embed).__name__}), "
-                "no plain Vision Transformer: choose one that cuts the image into patches by itself"
-            )
-        if vit.num_prefix_tokens != int(vit.has_class_token) + vit.num_reg_tokens:
-            raise ConfigError(
-                f"teacher.name={self.name!r} has tokens beside class token, registers and patches (a distillation "
-                "token?), which no token layout here describes: choose another variant"
-            )
-        return vit
-
-
-class Shell(nn.Module):
-    """A ViT without its blocks: embedding, final norm and head, frozen.
-
-    Parameters
-    ----------
-    spec
-        Architecture of the whole ViT.
-    vit
-        The ViT whose weights to take; its blocks are removed. None builds one with random weights.
-    """
-
-    def __init__(self, spec: ViTSpec, vit: VisionTransformer | None = None) -> None:
-        super().__init__()
-        self.spec = spec
-        self.vit = spec.build(depth=0) if vit is None else vit
-        self.vit.blocks = nn.Sequential()
-        grid = self.vit.patch_embed.num_patches
-        self.layout = TokenLayout(int(self.vit.has_class_token), self.vit.num_reg_tokens, grid)
-        features = self.layout.num_features(int(self.vit.embed_dim))
-        self.linear_head = LinearProbe(features, spec.linear_head) if spec.linear_head else None
-
-    def embed(self, images_BCHW: Tensor) -> Tensor:
-        """Layer 0: patch embedding, position, class token and registers, ``(B, N, D)``."""
-        vit = self.vit
-        return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images_BCHW))))
-
-    def norm(self, x_BND: Tensor) -> Tensor:
-        """Final norm of the tokens of the last layer."""
-        return self.vit.norm(x_BND)
-
-    def head(self, x_BND: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` from the tokens of the last layer: final norm, pooling, classifier."""
-        x_BND = self.vit.norm(x_BND)
-        if self.linear_head is not None:
-            return self.linear_head(self.layout.features(x_BND))
-        return self.vit.forward_head(x_BND)
-
-
-class Backbone(nn.Module, ABC):
+class Backbone(nn.Module, HubModel, ABC):
     """Images in, tokens out: the protocol of teacher and surrogate.
 
     Parameters
@@ -218,6 +107,76 @@ class Backbone(nn.Module, ABC):
             pass
         return last
 
+    def forward_features(self, images_BCHW: Tensor) -> Tensor:
+        """As calling the model; timm's name for it."""
+        return self(images_BCHW)
+
+    def get_intermediate_layers(
+        self,
+        images_BCHW: Tensor,
+        n: int | Sequence[int] = 1,
+        reshape: bool = False,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+    ) -> list[Tensor] | list[tuple[Tensor, Tensor]]:
+        """Outputs of chosen blocks, with the arguments of timm's method of this name.
+
+        Parameters
+        ----------
+        images_BCHW
+            Normalised images.
+        n
+            The last n blocks, or indices of blocks, negative from the end. Block i gives layer i + 1.
+        reshape
+            Whether to give maps ``(B, D, rows, columns)`` instead of patches ``(B, N, D)``.
+        return_prefix_tokens
+            Whether to give pairs of patches and ``(B, cls + registers, D)``.
+        norm
+            Whether to apply the final norm.
+
+        Returns
+        -------
+        list
+            One entry for each block, in order of depth; the deepest layers that nobody asked for are not run.
+
+        Raises
+        ------
+        ConfigError
+            If a block does not exist.
+        """
+        L, layout = self.num_layers, self.layout
+        blocks = range(L - n, L) if isinstance(n, int) else [i + L if i < 0 else i for i in n]
+        if not blocks or not all(0 <= i < L for i in blocks):
+            raise ConfigError(f"n={n} asks for blocks that do not exist: this model has {L}, 0..{L - 1}")
+        prefix, chosen = layout.cls + layout.registers, []
+        for i, x in enumerate(self.steps(self.embed(images_BCHW), 0, max(blocks) + 1)):
+            if i in blocks:
+                x = self.norm(x) if norm else x
+                patches = layout.select(x, "patches")
+                if reshape:
+                    patches = patches.transpose(1, 2).unflatten(2, self.grid)
+                chosen.append((patches, x[:, :prefix]) if return_prefix_tokens else patches)
+        return chosen  # type: ignore[return-value]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        rows, columns = self.shell.vit.patch_embed.grid_size
+        return int(rows), int(columns)
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """For each layer 1..L, as timm describes features: module, channels and pixels per patch."""
+        reduction = int(self.shell.vit.patch_embed.patch_size[0])
+        return [
+            {"module": f"blocks.{self.block_of(layer)}", "num_chs": self.width, "reduction": reduction}
+            for layer in range(1, self.num_layers + 1)
+        ]
+
+    @abstractmethod
+    def block_of(self, layer: int) -> int:
+        """Number of the block that produces a layer."""
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Final tokens ``(B, N, D)`` of normalised images, after the final norm."""
         return self.norm(self.last(self.embed(images_BCHW)))
@@ -242,15 +201,3 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def to_config(self) -> dict[str, Any]:
         """Plain dictionary from which ``from_config`` builds the same architecture."""
-
-
-def spec_to_dict(spec: ViTSpec) -> dict[str, Any]:
-    """Plain dictionary of a spec for ``model.json``."""
-    return {**asdict(spec), "mean": list(spec.mean), "std": list(spec.std)}
-
-
-def spec_from_dict(values: dict[str, Any]) -> ViTSpec:
-    """Spec from the dictionary of a ``model.json``; keys of later versions are passed over."""
-    known = inspect.signature(ViTSpec).parameters
-    values = {key: value for key, value in values.items() if key in known}
-    return ViTSpec(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from raptor.models.hub import HubModel
 
-class LinearProbe(nn.Module):
+
+class LinearProbe(nn.Module, HubModel):
     """Linear classifier on ``[cls, mean patch]`` of the final tokens.
 
     Parameters

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -78,6 +79,7 @@ def save(model: nn.Module, folder: str | Path, about: dict[str, Any] | None = No
         "kind": kind,
         "raptor": raptor.__version__,
         "config": model.to_config(),  # type: ignore[operator]
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "parameters": sum(t.numel() for t in state.values()),
         "sha256": fingerprint(folder / WEIGHTS),
         "about": about or {},
@@ -140,6 +142,7 @@ def load(folder: str | Path) -> Any:
     description = describe(folder)
     try:
         model = _kinds()[description["kind"]].from_config(description["config"])
+        model.to(getattr(torch, description.get("dtype", "float32")))
     except (
         KeyError,
         TypeError,
@@ -152,6 +155,7 @@ def load(folder: str | Path) -> Any:
     ) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ModelFileError(f"{Path(folder) / DESCRIPTION} does not describe a model ({reason})") from error
+    model.about = description.get("about") or {}
     read_weights(model, folder)
     return model.eval()
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from raptor.errors import ConfigError
-from raptor.models.backbone import Backbone, Shell, spec_from_dict, spec_to_dict
+from raptor.models.backbone import Backbone
 from raptor.models.block import BlockConfig, RecurrentBlock
+from raptor.models.hub import HubModel
 from raptor.models.teacher import Teacher, freeze
+from raptor.models.vit import Shell, spec_from_dict, spec_to_dict
 from raptor.partition.phases import Phase, boundaries_of, phases_of
 from raptor.seeding import derive_seed
 
@@ -75,7 +77,7 @@ class PhaseBlock(nn.Module):
         return self.block(torch.cat(list(inputs)), t.repeat_interleave(B)).split(B)
 
 
-class PhaseBlocks(nn.ModuleList):
+class PhaseBlocks(nn.ModuleList, HubModel):
     """Blocks of any phases, not necessarily a whole partition: the product of stage 1.
 
     Parameters
@@ -180,6 +182,10 @@ class Surrogate(Backbone):
     def teacher_forced(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Layers 1..L, each from the teacher's layer before it; see :meth:`PhaseBlock.teacher_forced`."""
         return tuple(x for b in self.blocks for x in b.teacher_forced(inputs[b.phase.start : b.phase.end]))
+
+    def block_of(self, layer: int) -> int:
+        """Number of the block that produces a layer."""
+        return next(i for i, block in enumerate(self.blocks) if layer <= block.phase.end)
 
     def steps(self, x_BND: Tensor, start: int = 0, end: int | None = None) -> Iterator[Tensor]:
         """Layers start+1..end; see :meth:`Backbone.layers`."""

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from raptor.errors import ConfigError, ModelFileError
 from raptor.files import resolve
-from raptor.models.backbone import Backbone, Shell, ViTSpec, spec_from_dict, spec_to_dict
+from raptor.models.backbone import Backbone
 from raptor.models.heads import LinearProbe
+from raptor.models.vit import Shell, ViTSpec, spec_from_dict, spec_to_dict
 from raptor.models.weights import convert, fill, follows_meta, read_tensors
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -41,6 +42,10 @@ class Teacher(Backbone):
         for block in self.blocks[start : self.check_range(start, end)]:
             x_BND = block(x_BND)
             yield x_BND
+
+    def block_of(self, layer: int) -> int:
+        """Number of the block that produces a layer."""
+        return layer - 1
 
     @property
     def num_heads(self) -> int:

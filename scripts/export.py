@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Export a model for use without this package: python scripts/export.py runs/demo/surrogate-k3-seed0 k3.onnx."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import raptor
+from raptor.errors import RaptorError
+from raptor.models.backbone import Backbone
+from raptor.models.export import TOLERANCE, export_onnx, export_program
+
+
+def main() -> None:
+    """Read the command line, export, say how close it came."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="run folder or model folder of a teacher or surrogate")
+    parser.add_argument("target", type=Path, help="FILE.onnx, or FILE.pt2 for torch.export")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="largest difference accepted (%(default)g)")
+    arguments = parser.parse_args()
+    exporters = {".onnx": export_onnx, ".pt2": export_program}
+    if arguments.target.suffix not in exporters:
+        sys.exit(f"error: {arguments.target} must end in .onnx or .pt2")
+    try:
+        model = raptor.load(arguments.model)
+        if not isinstance(model, Backbone):
+            sys.exit(f"error: {arguments.model} holds a {type(model).__name__}; a teacher or surrogate is needed")
+        difference = exporters[arguments.target.suffix](model, arguments.target, arguments.tolerance)
+    except RaptorError as error:
+        sys.exit(f"error: {error}")
+    size = arguments.target.stat().st_size / 1e6
+    print(f"{arguments.target}: {size:.1f} MB, at most {difference:.1e} from the model's own output")
+
+
+if __name__ == "__main__":
+    main()
