@@ -130,7 +130,7 @@ class Backbone(nn.Module, HubModel, ABC):
         reshape
             Whether to give maps ``(B, D, rows, columns)`` instead of patches ``(B, N, D)``.
         return_prefix_tokens
-            Whether to give pairs of patches and ``(B, cls + registers, D)``.
+            Whether to give pairs of patches and ``(B, cls + registers, D)``, where the model has such tokens.
         norm
             Whether to apply the final norm.
 
@@ -155,7 +155,7 @@ class Backbone(nn.Module, HubModel, ABC):
                 patches = layout.select(x, "patches")
                 if reshape:
                     patches = patches.transpose(1, 2).unflatten(2, self.grid)
-                chosen.append((patches, x[:, :prefix]) if return_prefix_tokens else patches)
+                chosen.append((patches, x[:, :prefix]) if return_prefix_tokens and prefix else patches)
         return chosen  # type: ignore[return-value]
 
     @property

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from raptor.errors import ModelFileError
 from raptor.models.hub import HubModel
+from raptor.models.weights import fill, read_tensors
 
 
 class LinearProbe(nn.Module, HubModel):
@@ -44,3 +47,29 @@ class LinearProbe(nn.Module, HubModel):
     def from_config(cls, config: Mapping[str, Any]) -> LinearProbe:
         """Probe with random weights from :meth:`to_config`'s dictionary."""
         return cls(**config)
+
+
+def read_linear(path: Path, where: str) -> LinearProbe:
+    """A linear classifier from a file with ``weight`` ``(classes, features)`` and ``bias``, as Meta publishes them.
+
+    Parameters
+    ----------
+    path
+        ``.pth`` or ``.safetensors``; read without running anything.
+    where
+        How to name the file in errors.
+
+    Raises
+    ------
+    ModelFileError
+        If it holds anything else.
+    """
+    state = read_tensors(path, where)
+    if state.keys() != {"weight", "bias"} or state["weight"].ndim != 2:
+        raise ModelFileError(
+            f"{where} holds {sorted(state)[:4]}, a linear head has weight (classes, features) and bias"
+        )
+    classes, features = state["weight"].shape
+    probe = LinearProbe(features, classes)
+    fill(probe.linear, state, where)
+    return probe

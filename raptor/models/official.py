@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,10 @@ def read_thresholds(thresholds: Any, k: int, num_layers: int | None) -> list[Pha
     if len(edges) == k:
         if num_layers is None:
             raise ConfigError(f"thresholds {values} of {k} blocks do not say where depth ends: give --layers L")
-        edges.append(num_layers)
+        edges = sorted({*edges, num_layers})
     if len(edges) != k + 1 or (num_layers is not None and edges[-1] != num_layers):
         raise ConfigError(f"thresholds {values} do not make {k} phases of {num_layers or 'their'} layers")
-    return [Phase(start, end) for start, end in zip(edges, edges[1:], strict=False)]
+    return [Phase(start, end) for start, end in pairwise(edges)]
 
 
 def _read(path: Path) -> StoredModule:
@@ -136,10 +137,8 @@ def _config(block: StoredModule, path: Path) -> BlockConfig:
     lacking = [".".join(names) for names in needed if block.child(*names) is None]
     mlp = "swiglu" if "swiglu" in kind else "gelu" if kind == "gelu" else None
     if lacking or mlp is None or attn.child("bias_k") is not None:
-        raise ModelFileError(
-            f"{path}: a {block.kind} with {', '.join(lacking) + ' missing' if lacking else 'activation ' + repr(kind)} is "
-            "no block of the official architecture"
-        )
+        what = f"{', '.join(lacking)} missing" if lacking else f"activation {kind!r} or bias_k"
+        raise ModelFileError(f"{path}: a {block.kind} with {what} is no block of the official architecture")
     if mlp == "gelu" and activation.child("approximate") not in (None, "none"):
         raise ModelFileError(f"{path}: GELU is approximated by {activation.child('approximate')!r}, here it is exact")
     if attn.child("batch_first") is False:
@@ -161,6 +160,7 @@ def _config(block: StoredModule, path: Path) -> BlockConfig:
 
 def _state(block: StoredModule) -> dict[str, Tensor]:
     width = block.child("norm1", "weight").numel()
+    names: dict[str, tuple[str, ...]]
     names = {f"{norm}.{part}": (norm, part) for norm in ("norm1", "norm2") for part in ("weight", "bias")}
     names |= {f"attn.qkv.{part}": ("attn", f"in_proj_{part}") for part in ("weight", "bias")}
     names |= {f"attn.proj.{part}": ("attn", "out_proj", part) for part in ("weight", "bias")}
@@ -174,5 +174,9 @@ def _state(block: StoredModule) -> dict[str, Tensor]:
     like = block.child("norm1", "weight")
     rows = {"attn.qkv.bias": 3 * width, "mlp.fc1.bias": len(block.child("mlp", "0", "weight"))}
     found = {ours: block.child(*theirs) for ours, theirs in names.items()}
-    # a layer without bias is one with a bias of zero
-    return {n: like.new_zeros(rows.get(n, width)) if t is None else t.detach() for n, t in found.items()}
+    for ours, tensor in found.items():
+        if tensor is None and ours.endswith(".bias"):  # a layer without bias is one with a bias of zero
+            found[ours] = like.new_zeros(rows.get(ours, width))
+        elif tensor is None:
+            raise ModelFileError(f"a {block.kind} lacks {'.'.join(names[ours])}: no block of the official architecture")
+    return {ours: tensor.detach() for ours, tensor in found.items()}

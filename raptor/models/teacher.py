@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from raptor.errors import ConfigError, ModelFileError
 from raptor.files import resolve
 from raptor.models.backbone import Backbone
-from raptor.models.heads import LinearProbe
+from raptor.models.heads import LinearProbe, read_linear
 from raptor.models.vit import Shell, ViTSpec, spec_from_dict, spec_to_dict
-from raptor.models.weights import convert, fill, follows_meta, read_tensors
+from raptor.models.weights import convert, follows_meta
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -156,14 +156,7 @@ def _read_head(source: str | Path) -> LinearProbe:
         if not isinstance(probe, LinearProbe):
             raise ConfigError(f"{where} holds a {type(probe).__name__}, a LinearProbe is needed")
         return probe
-    state = read_tensors(resolve(source), where)
-    if state.keys() != {"weight", "bias"} or state["weight"].ndim != 2:
-        raise ModelFileError(
-            f"{where} holds {sorted(state)[:4]}, a linear head has weight (classes, features) and bias"
-        )
-    probe = LinearProbe(*reversed(state["weight"].shape))
-    fill(probe.linear, state, where)
-    return probe
+    return read_linear(resolve(source), where)
 
 
 def _put_head(shell: Shell, probe: LinearProbe, where: str) -> None:

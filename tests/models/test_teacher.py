@@ -11,18 +11,33 @@ from raptor.models.io import save
 from raptor.models.teacher import Teacher, build_teacher, freeze
 from tests.conftest import TINY, tiny_spec
 
-ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
-    ("vit_tiny_patch16_224", {"img_size": 32}),
-    ("vit_small_patch14_reg4_dinov2", {"img_size": 28, "depth": 3}),
-    ("vit_small_patch14_dinov2", {"img_size": 42, "depth": 3}),
-    ("vit_base_patch16_clip_quickgelu_224", {"img_size": 32, "depth": 2}),
-    ("vit_base_patch16_siglip_224", {"img_size": 32, "depth": 2}),
-    ("deit3_small_patch16_224", {"img_size": 48, "depth": 2}),
+ARCHITECTURES = [  # with and without class token, registers, pre-norm, LayerScale, parallel branches, SwiGLU
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224.augreg_in21k_ft_in1k",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_small_patch14_dinov2",
+    "vit_giant_patch14_reg4_dinov2",
+    "vit_base_patch16_clip_quickgelu_224",
+    "vit_base_patch32_clip_224",
+    "vit_base_patch16_siglip_224",
+    "vit_base_patch16_224.mae",
+    "deit_tiny_patch16_224",
+    "deit3_small_patch16_224",
+    "vit_medium_patch16_gap_240",
+    "vit_little_patch16_reg1_gap_256",
+    "vit_betwixt_patch16_reg4_gap_256",
+    "vit_pwee_patch16_reg1_gap_256",
+    "vit_small_patch16_18x2_224",
+    "flexivit_small",
+    "aimv2_large_patch14_224",
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), ARCHITECTURES)
-def test_layers_composed_equal_timm_exactly(name: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("grid", [(2, 2), (4, 3)])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_layers_composed_equal_timm_exactly(name: str, grid: tuple[int, int]) -> None:
+    patch = 14 if "patch14" in name else 32 if "patch32" in name else 16
+    options: dict[str, Any] = {"img_size": [patch * n for n in grid], "depth": 3}
     torch.manual_seed(0)
     vit = timm.create_model(name, **options).eval()
     torch.manual_seed(0)
@@ -35,9 +50,16 @@ def test_layers_composed_equal_timm_exactly(name: str, options: dict[str, Any]) 
         end = teacher.layers(acts[:, -1], middle)[:, -1]
         assert torch.equal(teacher.norm(end), vit.forward_features(images))
         assert torch.equal(teacher(images), vit.forward_features(images))
-        assert torch.equal(teacher.classify(images), vit(images))
-    assert x.shape[1] == teacher.layout.num_tokens
+        if vit.num_classes:
+            assert torch.equal(teacher.classify(images), vit(images))
+        ours = teacher.get_intermediate_layers(images, n=[0, 2], reshape=True, return_prefix_tokens=True, norm=True)
+        theirs = vit.get_intermediate_layers(images, n=[0, 2], reshape=True, return_prefix_tokens=True, norm=True)
+        for a, b in zip(ours, theirs, strict=True):  # pairs where there is a class token or registers
+            assert type(a) is type(b) and all(map(torch.equal, a, b))
+        assert torch.equal(teacher.get_intermediate_layers(images)[0], vit.get_intermediate_layers(images)[0])
+    assert x.shape[1] == teacher.layout.num_tokens == vit.num_prefix_tokens + grid[0] * grid[1]
     assert teacher.num_layers == len(vit.blocks)
+    assert teacher.feature_info == [{**info, "reduction": patch} for info in vit.feature_info]
 
 
 def test_dinov2_with_registers_has_the_papers_tokens() -> None:
@@ -50,14 +72,18 @@ def test_dinov2_with_registers_has_the_papers_tokens() -> None:
 def test_other_architectures_and_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="SwinTransformer, no plain Vision Transformer"):
         build_teacher("swin_tiny_patch4_window7_224")
+    with pytest.raises(ConfigError, match="is a hybrid"):
+        build_teacher("vit_small_r26_s32_224")
+    with pytest.raises(ConfigError, match="distillation token"):
+        build_teacher("deit_tiny_distilled_patch16_224")
+    with pytest.raises(ConfigError, match=r"set teacher\.options\.img_size"):
+        build_teacher("vit_tiny_patch16_224", {"dynamic_img_size": True})
     with pytest.raises(ConfigError, match=r"similar: .*vit_small"):
         build_teacher("vit_smal_patch16_224")
     with pytest.raises(ConfigError, match="nonsense"):
         build_teacher("vit_tiny_patch16_224", {"nonsense": 3})
     with pytest.raises(ConfigError, match="2 values for 1 channels"):
         build_teacher("vit_tiny_patch16_224", TINY, mean=[0.5, 0.5], std=[0.5])
-    with pytest.raises(ConfigError, match="both name weights"):
-        build_teacher("vit_tiny_patch16_224", TINY, weights="x", pretrained=True)
 
 
 def test_packaged_digits_vit_loads_and_classifies() -> None:
@@ -96,9 +122,6 @@ def test_weights_of_another_shape_or_kind_are_named(tmp_path: Any, teacher: Teac
         build_teacher(teacher.spec.name, deeper, weights=tmp_path / "folder", mean=[0.3], std=[0.4])
     with pytest.raises(ModelFileError, match="does not exist"):
         build_teacher("vit_tiny_patch16_224", TINY, weights=tmp_path / "nowhere", mean=[0.3], std=[0.4])
-    torch.save(teacher.state_dict(), tmp_path / "pickle.pth")
-    with pytest.raises(ModelFileError, match="pickles are not opened"):
-        build_teacher("vit_tiny_patch16_224", TINY, weights=tmp_path / "pickle.pth", mean=[0.3], std=[0.4])
 
 
 def test_frozen_means_no_gradient_and_eval() -> None:
