@@ -1,0 +1,121 @@
+"""``raptor.extract`` as users call it: stores feed training, survive kills, and say what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raptor.errors import ConfigError, StoreError
+from tests.conftest import start
+from tests.data.test_store import flip, tree
+
+QUIET = ["trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1", "surrogate.boundaries=[5]"]
+Call = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def loud_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let errors through as exceptions, not as the exit of a process."""
+    monkeypatch.setattr("raptor.cli.explain", lambda error, config_name: None)
+
+
+def result(tmp_path: Path, name: str) -> dict[str, object]:
+    return json.loads((tmp_path / "runs" / "default" / name / "result.json").read_text())
+
+
+@pytest.mark.parametrize("task", ["distill", "finetune"])
+def test_stored_and_online_activations_train_the_same_weights(call: Call, tmp_path: Path, task: str) -> None:
+    call("extract", "shard_size=200")
+    for source in ("online", "cached"):
+        call("train", f"task={task}", f"activations={source}", f"name={source}", "trainer.max_steps=50", *QUIET)
+    online, cached = result(tmp_path, "online"), result(tmp_path, "cached")
+    assert online["weights_sha256"] == cached["weights_sha256"]
+    assert online["metrics"] == cached["metrics"]
+    assert (
+        online["history"]["train/loss" if task == "finetune" else "train/5-12/loss"]
+        == (  # type: ignore[index]
+            cached["history"]["train/loss" if task == "finetune" else "train/5-12/loss"]  # type: ignore[index]
+        )
+    )
+
+
+def test_pixels_of_the_cache_train_the_same_weights(call: Call, tmp_path: Path) -> None:
+    call("extract", "content=pixels", "shard_size=200")
+    for name, pixels in (("plain", "null"), ("cached", str(tmp_path / "stores" / "digits-pixels"))):
+        call("train", f"data.pixels={pixels}", f"name={name}", "trainer.max_steps=10", *QUIET)
+    assert result(tmp_path, "plain")["weights_sha256"] == result(tmp_path, "cached")["weights_sha256"]
+    with pytest.raises(StoreError, match=r"transform\.size: \[8, 8\] there, \[16, 16\] now"):
+        call("train", f"data.pixels={pixels}", "teacher.options.img_size=16", "teacher.weights=null", "name=other")
+
+
+def test_bfloat16_stores_are_half_as_large_and_train(call: Call, tmp_path: Path) -> None:
+    call("extract", "dtype=bfloat16", "layers=[0,1,2,3,4,5]", "store=half")
+    assert (tmp_path / "half/shards/00000/layer05.bin").stat().st_size == 1024 * 21 * 48 * 2
+    arguments = ["task=distill", "surrogate.phases=[[0,5]]", "activations=cached", "activations.store=half"]
+    call("train", *arguments, "name=run", "trainer.max_steps=3", *QUIET[:2])
+    assert result(tmp_path, "run")["steps"] == 3
+    with pytest.raises(StoreError, match=r"holds the layers 0\.\.5, this job needs 0\.\.12: 6\.\.12 missing"):
+        call("train", "activations=cached", "activations.store=half", "name=whole", *QUIET)
+
+
+def test_damage_is_found_by_verify_and_by_training_and_mended(call: Call, tmp_path: Path) -> None:
+    store = tmp_path / "stores" / "digits-digits_vit"
+    call("extract", "shard_size=400")
+    whole = tree(store)
+    call("extract", "shard_size=400", "verify=true")
+    flip(store / "shards/00002/layer07.bin", 12345)
+    shutil.rmtree(store / "shards/00001")
+    with pytest.raises(
+        StoreError, match=r"(?s)2 shards are damaged or missing.*shard 1 .*shard 2 .*layer07.*mend=true"
+    ):
+        call("extract", "shard_size=400", "verify=true")
+    with pytest.raises(StoreError, match=r"shard [12] of .* mend=true"):
+        call("train", "activations=cached", "name=run", *QUIET)
+    call("extract", "shard_size=400", "mend=true")
+    assert tree(store) == whole
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for argument, message in (
+        ("content=pictures", "choose activations, pixels"),
+        ("dtype=float64", "choose float32, bfloat16, float16"),
+        ("layers=[3,13]", r"0\.\.12"),
+        ("workers=0", "above 0"),
+        ("part=2", r"parts=1"),
+        ("splits=test", "known are train and val"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            call("extract", argument)
+    with pytest.raises(StoreError, match="does not exist: make it with"):
+        call("train", "activations=cached", "name=run", *QUIET)
+    with pytest.raises(ConfigError, match="reads images, no stored activations"):
+        call("train", "task=linear_probe", "activations=cached", "name=run", *QUIET)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=75_000_000))
+    with pytest.raises(StoreError, match=r"75\.3 MB of that are still to be written, and the disk has 75 MB free"):
+        call("extract")
+    assert not (tmp_path / "stores").exists()
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_goes_on(tmp_path: Path) -> None:
+    options = ["shard_size=32", "store=store"]
+    process = start("extract", *options, cwd=tmp_path)
+    while len(list((tmp_path / "store/shards").glob("0*"))) < 3:
+        assert process.poll() is None, "finished before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not json.loads((tmp_path / "store/manifest.json").read_text()).get("complete")
+    again = [start("extract", *options, f"part={part}", "parts=2", cwd=tmp_path) for part in (0, 1)]
+    assert [process.wait() for process in again] == [0, 0]
+    assert start("extract", "shard_size=32", "workers=2", "store=whole", cwd=tmp_path).wait() == 0
+    assert tree(tmp_path / "store") == tree(tmp_path / "whole")
