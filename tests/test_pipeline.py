@@ -15,6 +15,7 @@ from raptor.cli import CONFIGS
 from raptor.models.surrogate import Surrogate
 
 SMOKE = ["trainer.max_steps=2", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"]
+CLIP_JOBS = ["experiment=clip/phases", "experiment=clip/blocks", "experiment=clip/surrogates"]
 TRAIN_JOBS = [
     ["experiment=demo/blocks"],
     ["experiment=demo/surrogates", "surrogate.k=3"],
@@ -39,6 +40,7 @@ def test_the_demo_from_teacher_to_report(call: Callable[..., None], tmp_path: Pa
         "experiment=demo/teacher",
         "experiment=demo/phases",
         "experiment=demo",
+        *CLIP_JOBS,
     }
     results = {p.parent.name: json.loads(p.read_text()) for p in runs.glob("*/result.json")}
     assert len(results) == 2 + 2 * len(TRAIN_JOBS)
@@ -60,6 +62,21 @@ def test_the_demo_from_teacher_to_report(call: Callable[..., None], tmp_path: Pa
         images = torch.randn(2, 1, 8, 8)
         assert surrogate.rollout(surrogate.embed(images)).shape == (2, 12, 21, 48)
         assert surrogate(images).shape == (2, 21, 48)
+
+
+def test_the_study_of_clip_on_a_small_teacher(call: Callable[..., None], tmp_path: Path) -> None:
+    small = ["data=digits", "teacher.pretrained=false", "+teacher.options.embed_dim=24", "+teacher.options.num_heads=2"]
+    phases, blocks, surrogates = CLIP_JOBS
+    call("phases", phases, *small, "images=32", "data.batch_size=32")
+    call("train", blocks, *small, *SMOKE, "seed=0")
+    chosen = ["seed=0", "surrogate.boundaries=[4,9]", "surrogate.k=3", "callbacks.snapshots.steps=[1,2]"]
+    call("train", surrogates, *small, *SMOKE, *chosen)
+    run = tmp_path / "runs" / "clip" / "surrogate-k3-seed0"
+    assert len(json.loads((tmp_path / "runs/clip/phases/phases.json").read_text())["boundaries"]) == 6
+    images = torch.randn(2, 3, 64, 64)
+    early, late, final = (raptor.load(folder) for folder in (run / "snapshots/1", run / "snapshots/2", run))
+    assert torch.equal(late(images), final(images))
+    assert not torch.equal(early(images), final(images))
 
 
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
