@@ -161,8 +161,8 @@ def main() -> None:
     console.print(speed)
     console.print(space)
     console.print(
-        f"{arguments.samples} samples x {arguments.layers} layers x {TOKENS} tokens x {WIDTH}, batches of {BATCH}; "
-        f"median of {arguments.repeats}; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{arguments.samples} samples x {arguments.layers} layers x {TOKENS} tokens x {WIDTH}, batches of {BATCH}, "
+        f"median of {arguments.repeats}. {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__}, {size(shutil.disk_usage(arguments.folder).total)} disk"
     )
 
