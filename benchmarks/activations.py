@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import statistics
 import tempfile
 import time
@@ -160,11 +159,9 @@ def main() -> None:
     console = Console(width=120)
     console.print(speed)
     console.print(space)
-    console.print(
-        f"{arguments.samples} samples x {arguments.layers} layers x {TOKENS} tokens x {WIDTH}, batches of {BATCH}, "
-        f"median of {arguments.repeats}. {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, {size(shutil.disk_usage(arguments.folder).total)} disk"
-    )
+    shape = f"{arguments.samples} samples x {arguments.layers} layers x {TOKENS} tokens x {WIDTH}, batches of {BATCH}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    console.print(f"{shape}, median of {arguments.repeats}. {platform.machine()}, {os.cpu_count()} cores, {versions}")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ def draw(study: dict[str, Any]) -> None:
         ax.legend(loc="lower right")
     save_figure(figure, DOCS / "figures" / "clip_curves")
 
+    values = [v for k in KS for curve in study["surrogates"][str(k)]["r2_by_layer"].values() for v in curve]
+    lowest = min(0.4, min(values) - 0.05)
     figure, axes = new_figure(9.6, 3.0, columns=len(KS))
     for k, ax in zip(KS, axes, strict=True):
         points = study["surrogates"][str(k)]
@@ -100,7 +102,7 @@ def draw(study: dict[str, Any]) -> None:
             ax.plot(range(1, len(values) + 1), values, "o-", ms=3, color=TYPE_COLOURS[kind], label=kind)
         for boundary in points["boundaries"]:
             ax.axvline(boundary + 0.5, color=NEUTRAL, ls=":", lw=1)
-        ax.set(title=f"k={k}", xlabel="layer", ylim=(0.4, 1.0))
+        ax.set(title=f"k={k}", xlabel="layer", ylim=(lowest, 1.0))
     axes[0].set_ylabel("R2")
     axes[0].legend(loc="lower left")
     save_figure(figure, DOCS / "figures" / "clip_layers")

@@ -67,6 +67,21 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert label.tolist() == samples
 
 
+def test_a_batch_that_somebody_holds_is_not_overwritten(tmp_path: Path) -> None:
+    make_store(tmp_path / "s")
+    reader, expected = Reader(tmp_path / "s"), batch(range(23))
+    (kept,) = reader.read([1, 2, 3], ["a"])
+    view = reader.read([4, 5, 6], ["a"])[0].flatten()[:6]  # all that is left of a batch
+    weight = torch.ones(2, requires_grad=True)
+    loss = (reader.read([7, 8, 9], ["a"])[0] @ weight).sum()  # held by the graph alone
+    addresses = {reader.read([i, i, i], ["a"])[0].data_ptr() for i in range(10, 20)}
+    assert len(addresses) == 1, "memory that nobody holds is used again"
+    assert torch.equal(kept, expected["a"][[1, 2, 3]])
+    assert torch.equal(view, expected["a"][4].flatten())
+    loss.backward()
+    torch.testing.assert_close(weight.grad, expected["a"][[7, 8, 9]].sum((0, 1)))
+
+
 def test_shards_can_be_memory_mapped_by_anyone(tmp_path: Path) -> None:
     make_store(tmp_path / "s")
     mapped = np.memmap(tmp_path / "s/shards/00001/a.bin", dtype=np.float32, mode="r").reshape(-1, 3, 2)

@@ -55,10 +55,6 @@ class Field:
         """Bytes of one sample."""
         return prod(self.shape) * DTYPES[self.dtype].itemsize
 
-    def empty(self, samples: int) -> Tensor:
-        """Uninitialised room for some samples."""
-        return torch.empty((samples, *self.shape), dtype=DTYPES[self.dtype])
-
 
 def as_bytes(values: Tensor) -> memoryview:
     """The memory of a contiguous tensor, ``(samples, ...)``, as flat bytes."""

@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 import xxhash
 from torch import Tensor
 
-from raptor.data.store.layout import CHECKSUMS, SHARD, Store, as_bytes, remedy
+from raptor.data.store.layout import CHECKSUMS, DTYPES, SHARD, Store, as_bytes, remedy
 from raptor.errors import StoreError
 from raptor.files import read_json
 
 THREADS = 8  # that read one batch
+
+
+class Room:
+    """Memory for one field of a batch, lent again once nobody holds a tensor in it any more.
+
+    Fresh memory for every batch would cost the kernel more time than reading does.
+
+    Parameters
+    ----------
+    nbytes
+        Size.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self._memory = np.empty(nbytes, dtype=np.uint8)
+        self._lent: weakref.ref[np.ndarray] | None = None
+
+    def is_free(self) -> bool:
+        """Whether no tensor lies in it: a tensor's storage keeps the array that it was made from alive."""
+        return self._lent is None or self._lent() is None
+
+    def lend(self) -> Tensor:
+        """All of it as a tensor of bytes."""
+        view = self._memory[:]
+        self._lent = weakref.ref(view)
+        return torch.from_numpy(view)
 
 
 class Reader:
@@ -43,6 +71,7 @@ class Reader:
             )
         self._rows = {name: row for row, name in enumerate(self.store.fields)}
         self._sums: dict[int, np.ndarray] = {}
+        self._rooms: dict[tuple[str, int], list[Room]] = {}
 
     def read(self, samples: Sequence[int], names: Sequence[str]) -> list[Tensor]:
         """Some samples.
@@ -64,7 +93,7 @@ class Reader:
         StoreError
             If a shard that is touched is missing, truncated or changed.
         """
-        out = [self.store.fields[name].empty(len(samples)) for name in names]
+        out = [self._room(name, len(samples)) for name in names]
         # neighbours on disk go to one thread, one after the other
         order = sorted(range(len(samples)), key=samples.__getitem__)
         size = -(-len(order) // THREADS)
@@ -83,6 +112,14 @@ class Reader:
         else:
             list(_threads(os.getpid()).map(fill, lots))
         return out
+
+    def _room(self, name: str, samples: int) -> Tensor:
+        field, kept = self.store.fields[name], self._rooms.setdefault((name, samples), [])
+        room = next((room for room in kept if room.is_free()), None)
+        if room is None:
+            room = Room(samples * field.nbytes)
+            kept.append(room)
+        return room.lend().view(DTYPES[field.dtype]).view(samples, *field.shape)
 
     def _read_into(self, piece: memoryview, name: str, sample: int) -> None:
         shard, inside = divmod(sample, self.store.shard_size)
