@@ -76,8 +76,11 @@ def explain(error: BaseException, config_name: str) -> str | None:
     """One message for an error that the user can mend, None for any other."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, RaptorError):
+        if isinstance(cause, RaptorError) and "Traceback (most recent call last)" not in str(cause):
             return str(cause)
+    # processes that load data or fill stores hand on their errors as text
+    if handed_on := re.search(r"(?s)\nraptor\.errors\.\w+: (.*)", "\n".join(map(str, causes))):
+        return handed_on[1].strip()
     if unknown := re.search(r"Could not override '([^']+)'", str(error)):
         return unknown_key(unknown[1], _known_keys(config_name))
     if isinstance(error, HydraException | OmegaConfBaseException):

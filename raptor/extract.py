@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +12,7 @@ from raptor.cli import command
 from raptor.errors import StoreError
 
 if TYPE_CHECKING:
+    from raptor.data.store.layout import Store
     from raptor.tasks.extraction import Extraction
 
 log = logging.getLogger("raptor.extract")
@@ -20,87 +20,42 @@ log = logging.getLogger("raptor.extract")
 
 @command("extract")
 def main(config: DictConfig) -> None:
-    """Fill the stores of a configuration, or say that they are full; with ``verify`` or ``mend`` check them."""
+    """Fill the stores of a configuration, or say that they are full; ``verify`` only reads them."""
     import torch
 
-    from raptor.tasks.extraction import check_options, folders
+    from raptor.data.store.layout import Store
+    from raptor.tasks.extraction import check_options, folders, plan
+    from raptor.tasks.filling import check, estimate, mend
 
     check_options(config)
-    stores = folders(config)
-    if config.verify or config.mend:
-        problems = [problem for folder in stores.values() for problem in check(folder, config.mend)]
-        if problems and not config.mend:
-            shown = "\n  ".join(problems[:20] + ["..."] * (len(problems) > 20))
+    if config.verify:
+        found = check(map(Store, folders(config).values()))
+        damaged = [f"shard {shard} of {store.path}: {what}" for store, shard, what in found]
+        if damaged:
+            shown = "\n  ".join(damaged[:20] + ["..."] * (len(damaged) > 20))
             raise StoreError(
-                f"{len(problems)} shards are damaged or missing:\n  {shown}\nTo make them anew, run the same command "
-                "with mend=true in the place of verify=true"
+                f"{len(damaged)} shards are damaged or missing:\n  {shown}\nTo make them anew, run the command that "
+                "made the store again, with mend=true"
             )
-        if not config.mend:
-            return
-    jobs = _jobs(config)
-    for job in jobs:
-        _estimate(job, config)
-    if config.workers > 1:
-        plain = OmegaConf.to_container(config, resolve=True)
-        workers = torch.multiprocessing.spawn(_work, (plain,), int(config.workers), join=False)
-        _watch(jobs, config, workers)
-    else:
-        _fill(jobs, config)
-    _report(jobs, config)
-
-
-def check(folder: Path, mend: bool) -> list[str]:
-    """Check every byte of a store, and with ``mend`` remove damaged shards; gives what was found."""
-    from rich.progress import Progress
-
-    from raptor.data.store.layout import MANIFEST, Store
-    from raptor.data.store.writing import verify
-
-    if mend and not (folder / MANIFEST).exists():
-        return []
-    store, problems = Store(folder), []
-    with Progress(transient=True) as progress:
-        bar = progress.add_task(f"verify {folder}", total=store.num_shards)
-        for shard, problem in verify(store, lambda _: progress.advance(bar)):
-            problems.append(f"shard {shard} of {folder}: {problem}")
-            if mend:
-                log.warning("%s; it is made anew", problems[-1])
-                store.drop(shard)
-    if not problems:
-        log.info("%s: all %d shards are whole", folder, store.num_shards)
-    return problems
-
-
-def _jobs(config: DictConfig) -> list[Extraction]:
-    import torch
-    from hydra.utils import instantiate
-
-    from raptor.models.teacher import freeze
-    from raptor.tasks.extraction import PIXELS, choose_device, choose_layers, folders, layers, pixels
-
-    torch.manual_seed(config.seed)
-    teacher = freeze(instantiate(config.teacher, _convert_="all"))
-    made_of_pixels = config.content == PIXELS
-    data = instantiate(config.data, _convert_="all", **({"pixels": None} if made_of_pixels else {}))
-    data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
-    if made_of_pixels:
-        return [pixels(folder, data, split) for split, folder in folders(config).items()]
-    which = choose_layers(config.layers, teacher.num_layers)
-    teacher.to(choose_device(config.device, rank=int(os.environ.get("LOCAL_RANK", 0))))
-    return [
-        layers(folder, data, split, teacher, which, config.dtype, config.precision)
-        for split, folder in folders(config).items()
-    ]
-
-
-def _estimate(job: Extraction, config: DictConfig) -> None:
-    from raptor.tasks.filling import check_room, duration
-
-    room = check_room(job)
-    todo = job.open(config.shard_size).samples_to_do()
-    if todo:
-        time_needed = duration(todo * job.seconds_per_sample())
-        log.info("%s: %s; about %s for one process, writing not counted", job.folder, room, time_needed)
+        return
+    jobs = plan(config)
+    try:
+        estimate(jobs)
+        stores = [job.open(config.shard_size) for job in jobs]
+        if config.mend:
+            mend(stores)
+        if config.workers > 1:
+            plain = OmegaConf.to_container(config, resolve=True)
+            _watch(stores, torch.multiprocessing.spawn(_work, (plain,), int(config.workers), join=False))
+        else:
+            _fill(jobs, config)
+    except OSError as error:
+        raise StoreError(f"store={config.store} cannot be written: {error}") from error
+    for store in stores:
+        if store.seal():
+            log.info("%s: complete, %d samples in %d shards", store.path, store.samples, store.num_shards)
+        else:
+            log.info("%s: %d shards left to others, or to another call", store.path, len(store.pending()))
 
 
 def _fill(jobs: list[Extraction], config: DictConfig, worker: int = 0) -> None:
@@ -119,29 +74,21 @@ def _fill(jobs: list[Extraction], config: DictConfig, worker: int = 0) -> None:
 def _work(worker: int, config: dict[str, Any]) -> None:
     import torch
 
+    from raptor.tasks.extraction import plan
+
     os.environ["LOCAL_RANK"] = str(worker)
     torch.set_num_threads(max(1, torch.get_num_threads() // config["workers"]))
     node = OmegaConf.create(config)
-    _fill(_jobs(node), node, worker)
+    _fill(plan(node), node, worker)
 
 
-def _watch(jobs: list[Extraction], config: DictConfig, workers: Any) -> None:
+def _watch(stores: list[Store], workers: Any) -> None:
     from rich.progress import Progress
 
-    stores = [job.open(config.shard_size) for job in jobs]
     with Progress(transient=True) as progress:
-        bar = progress.add_task(f"{config.workers} processes", total=sum(store.samples for store in stores))
+        bar = progress.add_task("samples", total=sum(store.samples for store in stores))
         while not workers.join(timeout=0.5):
             progress.update(bar, completed=sum(store.samples - store.samples_to_do() for store in stores))
-
-
-def _report(jobs: list[Extraction], config: DictConfig) -> None:
-    for job in jobs:
-        store = job.open(config.shard_size)
-        if store.seal():
-            log.info("%s: complete, %d samples in %d shards", job.folder, store.samples, store.num_shards)
-        else:
-            log.info("%s: %d shards are left to other processes, or to another call", job.folder, len(store.pending()))
 
 
 if __name__ == "__main__":

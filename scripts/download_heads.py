@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -59,6 +60,8 @@ def download(url: str, target: Path, progress: Progress) -> None:
     with answer:
         if answer.status != HTTPStatus.PARTIAL_CONTENT:
             have = 0  # the server sends the whole file
+        if answer.headers["Content-Length"] is None:
+            raise OSError(f"{url} does not say how long it is")
         total = have + int(answer.headers["Content-Length"])
         bar = progress.add_task(target.name, total=total, completed=have)
         with part.open("ab" if have else "wb") as file:
@@ -86,7 +89,7 @@ def main() -> None:
                 if not target.exists():
                     download(f"{arguments.origin}/dinov2_vit{size}14/{target.name}", target, progress)
                 head = read_linear(target, str(target))
-            except OSError as error:
+            except (OSError, HTTPException, ValueError) as error:
                 sys.exit(f"error: {target.name} cannot be fetched ({error}); call again to go on where it stopped")
             except RaptorError as error:
                 sys.exit(f"error: {error}; delete the file and call again")

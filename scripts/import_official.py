@@ -25,13 +25,14 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="the official checkpoint: a raptor.Raptor or a block.Block")
     parser.add_argument("target", type=Path, help="folder to write")
     parser.add_argument("--phase", type=int, nargs=2, metavar=("START", "END"), help="layers of a single block")
+    parser.add_argument("--thresholds", type=int, nargs="+", help="layers that end the phases, instead of the file's")
     parser.add_argument("--layers", type=int, help="depth of the teacher, where the thresholds do not end with it")
     parser.add_argument(
         "--teacher", help="model folder of the teacher (raptor.models.io.save): write a whole surrogate"
     )
     arguments = parser.parse_args()
     try:
-        blocks = read_official(arguments.source, arguments.phase, arguments.layers)
+        blocks = read_official(arguments.source, arguments.phase, arguments.layers, arguments.thresholds)
         phases = ", ".join(map(str, blocks.phases))
         model: Surrogate | PhaseBlocks = blocks
         if arguments.teacher is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +54,39 @@ def test_pixels_of_the_cache_train_the_same_weights(call: Call, tmp_path: Path) 
     assert result(tmp_path, "plain")["weights_sha256"] == result(tmp_path, "cached")["weights_sha256"]
     with pytest.raises(StoreError, match=r"transform\.size: \[8, 8\] there, \[16, 16\] now"):
         call("train", f"data.pixels={pixels}", "teacher.options.img_size=16", "teacher.weights=null", "name=other")
+
+
+def test_a_cache_of_other_pictures_is_refused_and_unreadable_ones_are_named(call: Call, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for root, names in (("a", ["1", "2", "3"]), ("b", ["1", "2", "4"])):
+        for split in ("train", "val"):
+            (tmp_path / root / split / "cats").mkdir(parents=True)
+            for name in names:
+                Image.new("L", (20, 16), 50 * int(name)).save(tmp_path / root / split / "cats" / f"{name}.png")
+    pictures = ["data=image_folder", "data.num_workers=0", "data.batch_size=2"]
+    call("extract", *pictures, "content=pixels", "data.root=a")
+    train = [*pictures, "data.pixels=stores/image_folder-pixels", "trainer.max_steps=1", *QUIET[:1], "surrogate.k=2"]
+    with pytest.raises(StoreError, match="was made of other train images"):
+        call("train", *train, "data.root=b", "name=b")
+    call("train", *train, "data.root=a", "name=a")
+    call("train", *train, "data.root=null", "name=cache")
+    assert result(tmp_path, "a")["weights_sha256"] == result(tmp_path, "cache")["weights_sha256"]
+    (tmp_path / "b" / "train" / "cats" / "4.png").write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match=r"b/train/cats/4\.png cannot be read as a picture"):
+        call("extract", *pictures, "content=pixels", "data.root=b", "store=b_pixels")
+
+
+@pytest.mark.slow
+def test_an_error_in_a_loading_process_is_one_message(call: Call, tmp_path: Path) -> None:
+    call("extract", "shard_size=400")
+    flip(tmp_path / "stores/digits-digits_vit/shards/00000/layer07.bin", 12345)
+    arguments = ["activations=cached", "data.num_workers=1", "name=run", *QUIET]
+    process = start("train", *arguments, cwd=tmp_path, stderr=subprocess.PIPE)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert re.search(r"error: shard 0 of stores/digits-digits_vit: layer07\.bin has changed .*mend=true", errors)
+    assert "Traceback" not in errors
 
 
 def test_bfloat16_stores_are_half_as_large_and_train(call: Call, tmp_path: Path) -> None:

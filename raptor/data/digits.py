@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from raptor.data.module import ImageData, Images
 from raptor.errors import ConfigError
+from raptor.models.io import tensors_fingerprint
 
 
 class Digits(ImageData):
@@ -37,6 +38,10 @@ class Digits(ImageData):
     def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
         """Bicubic resize of the 8x8 scans."""
         return {**super().transform(input_shape), "resize": "bicubic"}
+
+    def digest(self, images: Any) -> str:
+        """Over all bytes."""
+        return tensors_fingerprint({str(i): tensor for i, tensor in enumerate(images.tensors)})
 
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
         """Training and held-out digits, resized and repeated over channels where asked."""

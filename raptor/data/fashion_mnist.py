@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from raptor.data.module import ImageData, Images
 from raptor.errors import ConfigError
+from raptor.models.io import tensors_fingerprint
 
 log = logging.getLogger(__name__)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist puts them
@@ -63,6 +64,10 @@ class FashionMNIST(ImageData):
     def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
         """Bicubic resize of the 28x28 photographs."""
         return {**super().transform(input_shape), "resize": "bicubic"}
+
+    def digest(self, images: Any) -> str:
+        """Over all bytes."""
+        return tensors_fingerprint({"images": images.images, "labels": images.labels})
 
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
         """Training and test photographs, resized (bicubic) and repeated over channels."""

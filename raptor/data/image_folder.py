@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
@@ -23,7 +24,7 @@ class PictureFolders(ImageData):
     Parameters
     ----------
     root
-        Folder that holds ``train`` and ``val``.
+        Folder that holds ``train`` and ``val``. None, with a pixel cache, reads the cache alone.
     crop
         Share of the shorter side that the centre crop keeps; the paper's 224 out of 256 is 0.875.
     name
@@ -37,11 +38,19 @@ class PictureFolders(ImageData):
         If the folders are missing, empty, or hold different classes.
     """
 
-    def __init__(self, root: str | Path, crop: float = 0.875, name: str = "image_folder", **kwargs: Any) -> None:
+    def __init__(self, root: str | Path | None, crop: float = 0.875, name: str = "image_folder", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
-        self.root, self.crop = Path(root), crop
+        if root is None and self.pixels is None:
+            raise ConfigError(f"data.root=null: name the folder of the pictures ({LAYOUT}), or a cache as data.pixels")
+        self.root, self.crop = Path(root or ""), crop
+        self._has_root = root is not None
         if self.pixels is None:
             self._check_layout()
+
+    @property
+    def has_originals(self) -> bool:
+        """Whether the pictures are here; ``root=None`` says that a cache need not be compared with them."""
+        return self._has_root and all((self.root / split).is_dir() for split in SPLITS)
 
     def _check_layout(self) -> None:
         for split in SPLITS:
@@ -81,7 +90,21 @@ class PictureFolders(ImageData):
             ]
         )
         try:
-            train, val = (ImageFolder(str(self.root / split), transform) for split in SPLITS)
+            train, val = (ImageFolder(str(self.root / split), transform, loader=read_picture) for split in SPLITS)
         except FileNotFoundError as error:
             raise ConfigError(f"data.root={self.root}: {error}; expected layout: {LAYOUT}") from error
         return train, val
+
+
+def read_picture(path: str) -> Any:
+    """A picture as PIL reads it.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file, if it is none.
+    """
+    try:
+        return default_loader(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as a picture ({error}): replace it, or take it out") from error

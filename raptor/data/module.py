@@ -13,9 +13,9 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from raptor.data.pixels import CachedImages, open_pixels
+from raptor.data.pixels import SPLITS, CachedImages, open_pixels
 from raptor.data.sampling import Images, StepSampler, TrainingSet
-from raptor.errors import ConfigError
+from raptor.errors import ConfigError, StoreError
 
 
 class ImageData(LightningDataModule, ABC):
@@ -117,15 +117,32 @@ class ImageData(LightningDataModule, ABC):
             self.train_images, self.val_images = self.datasets(input_shape)
         else:
             self.train_images, self.val_images = open_pixels(self.pixels, self.name, self.transform(input_shape))
+            self._check_pixels(input_shape)
         self.input_shape = input_shape
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
 
-    def loader(self, dataset: Any, **kwargs: Any) -> DataLoader:
+    @property
+    def has_originals(self) -> bool:
+        """Whether the images that a pixel cache was made of are here."""
+        return True
+
+    def _check_pixels(self, input_shape: tuple[int, int, int]) -> None:
+        if not self.has_originals:
+            return
+        for split, images in zip(SPLITS, self.datasets(input_shape), strict=True):
+            cached = self.images(split)
+            if isinstance(cached, CachedImages) and cached.digest != self.digest(images):
+                raise StoreError(
+                    f"data.pixels={self.pixels} was made of other {split} images than those that are here: name their "
+                    "own cache, or null"
+                )
+
+    def loader(self, dataset: Any, persistent: bool = False, **kwargs: Any) -> DataLoader:
         """A loader with the workers of this configuration."""
         return DataLoader(
             dataset,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=persistent and self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             **kwargs,
         )
@@ -150,7 +167,7 @@ class ImageData(LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader:
         """All validation images in order."""
-        return self.loader(self.val_images, batch_size=self.eval_batch_size)
+        return self.loader(self.val_images, persistent=True, batch_size=self.eval_batch_size)
 
     def train_images_dataloader(self, limit: int | None = None) -> DataLoader:
         """The first ``limit`` training images of a fixed shuffle, once, without augmentation."""

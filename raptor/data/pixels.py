@@ -77,8 +77,8 @@ def open_pixels(folder: str | Path, data: str, transform: Mapping[str, Any]) -> 
             "data and teacher, or set data.pixels=null to decode the images every time"
         )
     readers = [Reader(Path(folder) / split) for split in SPLITS]
-    for reader in readers:
-        expected = {"about": {"content": CONTENT, "data": data, "transform": dict(transform)}}
+    for split, reader in zip(SPLITS, readers, strict=True):
+        expected = {"about": {"content": CONTENT, "split": split, "data": data, "transform": dict(transform)}}
         reader.store.require(expected, f"data.pixels={folder} was made otherwise; name another, or null")
     train, val = (CachedImages(reader) for reader in readers)
     return train, val

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from raptor.models.io import tensors_fingerprint
 from raptor.models.teacher import Teacher
 
 CONTENT = "activations"
+# options of a ViT that its layers do not depend on in eval mode
+WITHOUT_EFFECT = ("num_classes", "drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
+log = logging.getLogger(__name__)
 Activations = dict[int, Tensor]  # layer to (B, N, D)
 
 
@@ -89,6 +93,19 @@ class Cached(ActivationSource):
             )
         expected = {"samples": len(data.train_images), "about": about(teacher, data, "train")}
         reader.store.require(expected, "extract to another store=..., or set activations=online")
+        made = reader.store.about
+        log.info(
+            "%s: layers as %s, computed in %s on %s in batches of %d",
+            self.store,
+            reader.store.fields[layer_field(min(layers))].dtype,
+            *(made[key] for key in ("precision", "device", "batch_size")),
+        )
+        if made["batch_size"] != data.batch_size:
+            log.warning(
+                "batches of %d are trained on, of %d were extracted: equal to online training but for rounding",
+                data.batch_size,
+                made["batch_size"],
+            )
         data.train_samples = StoredActivations(reader, sorted(layers))
 
     def activations(self, teacher: Teacher, batch: Any, layers: Collection[int]) -> Activations:
@@ -138,6 +155,7 @@ def about(teacher: Teacher, data: ImageData, split: str) -> dict[str, Any]:
         **data.about(data.images(split)),
         "teacher": {
             "name": teacher.spec.name,
+            "options": {k: v for k, v in teacher.spec.options.items() if k not in WITHOUT_EFFECT},
             "layers": teacher.num_layers,
             "tokens": teacher.layout.num_tokens,
             "width": teacher.width,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,14 @@ def export_onnx(model: Backbone, path: str | Path, tolerance: float = TOLERANCE)
         graph = program.model_proto
         notes = {"mean": model.spec.mean, "std": model.spec.std, "layers": model.num_layers}
         onnx.helper.set_model_props(graph, {key: str(value) for key, value in notes.items()})
+        if graph.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
+            raise ConfigError("a model of 2 GB and more does not fit into one ONNX file: export it by torch.export")
         onnx.save_model(graph, str(aside))
         session = onnxruntime.InferenceSession(str(aside), providers=["CPUExecutionProvider"])
         run = lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])  # noqa: E731
         found.append(_check(model, run, tolerance, "ONNX"))
 
-    write_aside(Path(path), write)
+    _write(path, write)
     return found[0]
 
 
@@ -79,18 +82,24 @@ def export_program(model: Backbone, path: str | Path, tolerance: float = TOLERAN
     model = model.eval()
     program = torch.export.export(model, (_images(model, 2),), dynamic_shapes=({0: Dim("batch")},))
     difference = _check(model, program.module(), tolerance, "torch.export")
-    write_aside(Path(path), lambda aside: _save_program(program, aside))
+
+    def write(aside: Path) -> None:
+        with aside.open("wb") as file:
+            torch.export.save(program, file)
+
+    _write(path, write)
     return difference
 
 
-def _save_program(program: Any, aside: Path) -> None:
-    with aside.open("wb") as file:
-        torch.export.save(program, file)
+def _write(path: str | Path, write: Callable[[Path], object]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_aside(Path(path), write)
 
 
 def _images(model: Backbone, B: int) -> Tensor:
     generator = torch.Generator().manual_seed(B)
-    return torch.randn(B, *model.input_shape, generator=generator)
+    dtype = next(model.parameters()).dtype
+    return torch.randn(B, *model.input_shape, generator=generator).to(dtype)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import raptor
 from raptor.errors import ModelFileError, RaptorError
-from raptor.files import resolve, write_aside, write_json
+from raptor.files import resolve, sha256, write_aside, write_json
 from raptor.models.weights import convert, fill, read_tensors
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -30,12 +30,6 @@ def _kinds() -> dict[str, Any]:
     from raptor.models.teacher import Teacher
 
     return {"teacher": Teacher, "blocks": PhaseBlocks, "surrogate": Surrogate, "linear_probe": LinearProbe}
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def state_fingerprint(module: nn.Module) -> str:
@@ -81,7 +75,7 @@ def save(model: nn.Module, folder: str | Path, about: dict[str, Any] | None = No
         "config": model.to_config(),  # type: ignore[operator]
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "parameters": sum(t.numel() for t in state.values()),
-        "sha256": fingerprint(folder / WEIGHTS),
+        "sha256": sha256(folder / WEIGHTS),
         "about": about or {},
     }
     write_json(folder / DESCRIPTION, description)
@@ -185,7 +179,7 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "") -> None:
         path = source / WEIGHTS
         if not path.is_file():
             raise ModelFileError(f"{where} has no {WEIGHTS}: the run did not finish, or the file was not copied")
-        if (found := fingerprint(path)) != description["sha256"]:
+        if (found := sha256(path)) != description["sha256"]:
             raise ModelFileError(
                 f"{path} is damaged or not the file that {DESCRIPTION} describes (sha256 {found[:12]}..., expected "
                 f"{str(description['sha256'])[:12]}...): copy both files again, or run the job again"

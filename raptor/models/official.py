@@ -6,8 +6,7 @@ only keeps what was stored; torch's weights-only reader does the rest. The weigh
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ from torch import Tensor
 from raptor.errors import ConfigError, ModelFileError
 from raptor.models.block import BlockConfig
 from raptor.models.surrogate import PhaseBlocks
+from raptor.models.weights import fill
 from raptor.partition.phases import Phase
 
-KNOWN_ROOTS = ("raptor", "block", "torch.nn", "torch._C._nn", "timm", "dinov2", "__main__")
+# what a graph of modules may name; all of it is replaced by stand-ins
+KNOWN_ROOTS = ("raptor", "block", "torch.nn", "torch._C._nn", "timm", "dinov2", "__main__", "functools.partial")
 
 
 class StoredModule:
@@ -45,7 +46,12 @@ class StoredModule:
         return found
 
 
-def read_official(path: Path, phase: Sequence[int] | None = None, num_layers: int | None = None) -> PhaseBlocks:
+def read_official(
+    path: Path,
+    phase: Sequence[int] | None = None,
+    num_layers: int | None = None,
+    thresholds: Sequence[int] | None = None,
+) -> PhaseBlocks:
     """Blocks of an official checkpoint.
 
     Parameters
@@ -56,6 +62,8 @@ def read_official(path: Path, phase: Sequence[int] | None = None, num_layers: in
         Start layer and last layer of a single block.
     num_layers
         Depth L of the teacher, where the thresholds do not end with it.
+    thresholds
+        Instead of those in the file.
 
     Returns
     -------
@@ -76,15 +84,22 @@ def read_official(path: Path, phase: Sequence[int] | None = None, num_layers: in
             raise ConfigError(f"{path} is a single block: say which layers it produces, such as --phase 0 7")
         blocks, phases = [root], [Phase(*phase)]
     else:
-        blocks = list((stored.state.get("_modules") or {}).values())
-        phases = read_thresholds(root.child("thresholds"), len(blocks), num_layers)
-    configs = {_config(block, path) for block in blocks}
-    if len(configs) != 1:
-        raise ModelFileError(f"{path}: its blocks differ in shape or options ({configs})")
-    made = PhaseBlocks(configs.pop(), phases)
-    made.to(next(iter(_state(blocks[0]).values())).dtype)
-    for ours, theirs in zip(made, blocks, strict=True):
-        ours.block.load_state_dict(_state(theirs))
+        if phase is not None:
+            raise ConfigError(f"{path} holds several blocks with their thresholds: leave --phase out")
+        blocks = _children(stored)
+        phases = read_thresholds(thresholds or root.child("thresholds"), len(blocks), num_layers)
+    for start, end in phases:
+        if not 0 <= start < end:
+            raise ConfigError(f"phase {start}-{end} is none: layers count from 0, and the start comes before the end")
+    if not blocks or not all(isinstance(block, StoredModule) for block in blocks):
+        raise ModelFileError(f"{path} holds no blocks of the official architecture")
+    read = [_read_block(block, path) for block in blocks]
+    if len({config for config, _ in read}) != 1:
+        raise ModelFileError(f"{path}: its blocks differ in shape or options ({[c for c, _ in read]})")
+    made = PhaseBlocks(read[0][0], phases)
+    made.to(next(iter(read[0][1].values())).dtype)
+    for ours, (_, state) in zip(made, read, strict=True):
+        fill(ours.block, state, f"{path}, block {ours.phase}")
     return made
 
 
@@ -97,8 +112,11 @@ def read_thresholds(thresholds: Any, k: int, num_layers: int | None) -> list[Pha
         If they do not make k phases.
     """
     values = thresholds.tolist() if isinstance(thresholds, Tensor) else thresholds
-    if not isinstance(values, list | tuple) or not all(isinstance(v, int) for v in values):
-        raise ConfigError(f"thresholds {thresholds!r} are no list of layers")
+    if isinstance(values, list | tuple):
+        values = [v.item() if isinstance(v, Tensor) else v for v in values]
+    if not isinstance(values, list) or not all(isinstance(v, int | float) and v == int(v) for v in values):
+        raise ConfigError(f"thresholds {thresholds!r} are no list of layers: give them as --thresholds 7 10 12")
+    values = [int(v) for v in values]
     edges = sorted({0, *values})
     if len(edges) == k:
         if num_layers is None:
@@ -112,71 +130,103 @@ def read_thresholds(thresholds: Any, k: int, num_layers: int | None) -> list[Pha
 def _read(path: Path) -> StoredModule:
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle can end in any error
         raise ModelFileError(f"{path} is missing, damaged or no file of torch.save ({error})") from error
     foreign = [n for n in named if not any(n == r or n.startswith(f"{r}.") for r in KNOWN_ROOTS)]
     if foreign:
         raise ModelFileError(
-            f"{path} names {', '.join(foreign[:3])}, which no such checkpoint needs: it was not opened, nothing was run"
+            f"{path} names {', '.join(foreign[:3])}, which no such checkpoint needs: it was not opened, "
+            "nothing was run. Save the modules without these attributes, where you trust the file"
         )
     inert = [(type("Stored", (StoredModule,), {"kind": name}), name) for name in named]
     try:
         with torch.serialization.safe_globals(inert):  # type: ignore[arg-type]
             root = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
         raise ModelFileError(f"{path} cannot be read ({error})") from error
     if not isinstance(root, StoredModule):
         raise ModelFileError(f"{path} holds a {type(root).__name__}, no pickled module")
     return root
 
 
-def _config(block: StoredModule, path: Path) -> BlockConfig:
-    attn, activation = block.child("attn"), block.child("mlp", "1")
-    kind = getattr(activation, "kind", "").rpartition(".")[2].lower()
-    needed = [("norm1", "weight"), ("norm2", "weight"), ("attn", "in_proj_weight"), ("mlp", "0"), ("mlp", "2")]
-    lacking = [".".join(names) for names in needed if block.child(*names) is None]
-    mlp = "swiglu" if "swiglu" in kind else "gelu" if kind == "gelu" else None
-    if lacking or mlp is None or attn.child("bias_k") is not None:
-        what = f"{', '.join(lacking)} missing" if lacking else f"activation {kind!r} or bias_k"
-        raise ModelFileError(f"{path}: a {block.kind} with {what} is no block of the official architecture")
-    if mlp == "gelu" and activation.child("approximate") not in (None, "none"):
-        raise ModelFileError(f"{path}: GELU is approximated by {activation.child('approximate')!r}, here it is exact")
-    if attn.child("batch_first") is False:
-        raise ModelFileError(f"{path}: attention is not batch first")
-    width = block.child("norm1", "weight").numel()
-    eps, eps2 = (float(block.child(norm, "eps") or 1e-5) for norm in ("norm1", "norm2"))
-    if eps != eps2:
-        raise ModelFileError(f"{path}: the norms have epsilons {eps} and {eps2}, here both are one")
-    return BlockConfig(
+def _children(module: Any) -> list[Any]:
+    """Submodules in order: of a ModuleList or Sequential, or the entries of a plain list."""
+    return list(module) if isinstance(module, list | tuple) else list((module.state.get("_modules") or {}).values())
+
+
+def _kind(module: Any) -> str:
+    return getattr(module, "kind", "nothing").rpartition(".")[2]
+
+
+def _read_block(block: StoredModule, path: Path) -> tuple[BlockConfig, dict[str, Tensor]]:
+    """Options of a block, and its weights by our names; anything that our block does not have is refused."""
+
+    def refuse(what: str) -> ModelFileError:
+        return ModelFileError(f"{path}: a {block.kind} with {what} is no block of the official architecture")
+
+    def need(module: Any, kind: str, where: str) -> StoredModule:
+        if _kind(module) != kind:
+            raise refuse(f"{_kind(module)} as {where}, where {kind} is expected,")
+        return module
+
+    norms = {name: need(block.child(name), "LayerNorm", name) for name in ("norm1", "norm2")}
+    attn = need(block.child("attn"), "MultiheadAttention", "attn")
+    # dropout is without effect in a trained block
+    mlp = [m for m in _children(block.child("mlp") or []) if _kind(m) not in ("Dropout", "Identity")]
+    if len(mlp) != 3:
+        raise refuse(f"{len(mlp)} parts in mlp, where 3 are expected,")
+    activation = _kind(mlp[1]).lower()
+    if "swiglu" not in activation and activation != "gelu":
+        raise refuse(f"activation {activation}")
+    if activation == "gelu" and mlp[1].child("approximate") not in (None, "none"):
+        raise refuse(f"GELU approximated by {mlp[1].child('approximate')!r}")
+    if attn.child("batch_first") is False or attn.child("add_zero_attn"):
+        raise refuse("attention that is not batch first, or adds a zero token,")
+    eps = {float(norm.child("eps")) for norm in norms.values()}
+    if len(eps) != 1:
+        raise refuse(f"norms of different epsilons {sorted(eps)}")
+
+    parts = {"norm1": norms["norm1"], "norm2": norms["norm2"], "attn.proj": attn.child("out_proj")}
+    parts |= {"mlp.fc1": need(mlp[0], "Linear", "mlp.0"), "mlp.fc2": need(mlp[2], "Linear", "mlp.2")}
+    stored = {f"{ours}.{p}": part.child(p) for ours, part in parts.items() for p in ("weight", "bias")}
+    stored |= {f"attn.qkv.{p}": attn.child(f"in_proj_{p}") for p in ("weight", "bias")}
+    stored |= {f"gamma{i}": block.child(f"ls{i}", "gamma") for i in (1, 2)}
+    depth_scaling = block.child("t_proj", "0", "weight") is not None
+    if depth_scaling:
+        need(block.child("t_proj", "1"), "SiLU", "t_proj.1")
+        names = (("depth.fc1", "0"), ("depth.fc2", "2"))
+        stored |= {f"{ours}.{p}": block.child("t_proj", n, p) for ours, n in names for p in ("weight", "bias")}
+    if (stored["gamma1"] is None) != (stored["gamma2"] is None):
+        raise refuse("LayerScale on one branch only")
+    kept = {id(tensor) for tensor in stored.values() if tensor is not None}
+    unread = [name for name, tensor in _tensors(block) if id(tensor) not in kept]
+    if unread or (depth_scaling and block.child("t_scale") is False):
+        raise refuse(f"weights that are not read ({', '.join(unread[:4]) or 't_proj, while t_scale is off'})")
+
+    width = stored["norm1.weight"].numel()
+    state = {name: tensor.detach() for name, tensor in stored.items() if tensor is not None}
+    for name in stored.keys() - state.keys():  # a layer without bias is one with a bias of zero
+        weight = state.get(name.replace(".bias", ".weight"))
+        if weight is not None and name.endswith(".bias"):
+            state[name] = weight.new_zeros(len(weight))
+    config = BlockConfig(
         width=width,
         num_heads=int(attn.child("num_heads")),
-        mlp=mlp,
-        mlp_ratio=block.child("mlp", "2", "weight").shape[1] / width,
-        layer_scale=None if block.child("ls1", "gamma") is None else 1e-5,
-        depth_scaling=block.child("t_proj", "0", "weight") is not None,
-        eps=eps,
+        mlp="gelu" if activation == "gelu" else "swiglu",
+        mlp_ratio=stored["mlp.fc2.weight"].shape[1] / width,
+        layer_scale=None if stored["gamma1"] is None else 1e-5,
+        depth_scaling=depth_scaling,
+        eps=eps.pop(),
     )
+    return config, state
 
 
-def _state(block: StoredModule) -> dict[str, Tensor]:
-    width = block.child("norm1", "weight").numel()
-    names: dict[str, tuple[str, ...]]
-    names = {f"{norm}.{part}": (norm, part) for norm in ("norm1", "norm2") for part in ("weight", "bias")}
-    names |= {f"attn.qkv.{part}": ("attn", f"in_proj_{part}") for part in ("weight", "bias")}
-    names |= {f"attn.proj.{part}": ("attn", "out_proj", part) for part in ("weight", "bias")}
-    for ours, theirs in (("mlp.fc1", ("mlp", "0")), ("mlp.fc2", ("mlp", "2"))):
-        names |= {f"{ours}.{part}": (*theirs, part) for part in ("weight", "bias")}
-    if block.child("t_proj", "0", "weight") is not None:
-        for ours, theirs in (("depth.fc1", ("t_proj", "0")), ("depth.fc2", ("t_proj", "2"))):
-            names |= {f"{ours}.{part}": (*theirs, part) for part in ("weight", "bias")}
-    if block.child("ls1", "gamma") is not None:
-        names |= {"gamma1": ("ls1", "gamma"), "gamma2": ("ls2", "gamma")}
-    like = block.child("norm1", "weight")
-    rows = {"attn.qkv.bias": 3 * width, "mlp.fc1.bias": len(block.child("mlp", "0", "weight"))}
-    found = {ours: block.child(*theirs) for ours, theirs in names.items()}
-    for ours, tensor in found.items():
-        if tensor is None and ours.endswith(".bias"):  # a layer without bias is one with a bias of zero
-            found[ours] = like.new_zeros(rows.get(ours, width))
-        elif tensor is None:
-            raise ModelFileError(f"a {block.kind} lacks {'.'.join(names[ours])}: no block of the official architecture")
-    return {ours: tensor.detach() for ours, tensor in found.items()}
+def _tensors(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    if not isinstance(module, StoredModule):
+        return
+    for kind in ("_parameters", "_buffers"):
+        for name, tensor in (module.state.get(kind) or {}).items():
+            if isinstance(tensor, Tensor):
+                yield f"{prefix}{name}", tensor
+    for name, child in (module.state.get("_modules") or {}).items():
+        yield from _tensors(child, f"{prefix}{name}.")

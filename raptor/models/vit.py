@@ -15,6 +15,16 @@ from raptor.errors import ConfigError
 from raptor.models.heads import LinearProbe
 from raptor.models.tokens import TokenLayout
 
+# options of timm.create_model that open files; a model.json that comes from elsewhere must not choose any
+LOADING = {
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "cache_dir",
+    "pretrained_strict",
+}
+
 
 @dataclass(frozen=True)
 class ViTSpec:
@@ -53,6 +63,11 @@ class ViTSpec:
                 f"teacher.name={self.name!r} is no model of timm; similar: {', '.join(near) or 'none'} "
                 "(timm.list_models('vit*') lists all)"
             )
+        if loading := sorted(LOADING & {*self.options, *changes}):
+            raise ConfigError(
+                f"teacher.options.{loading[0]} would make timm read files by itself: use teacher.weights or "
+                "teacher.pretrained"
+            )
         if self.options.get("dynamic_img_size"):
             raise ConfigError(
                 "teacher.options.dynamic_img_size=true leaves the number of tokens open, which a token layout must "
@@ -65,7 +80,7 @@ class ViTSpec:
                 f"the weights of teacher.name={self.name!r} cannot be fetched ({error}); fetch them elsewhere and set "
                 "teacher.pretrained=false teacher.weights=FILE.safetensors"
             ) from error
-        except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        except (TypeError, AssertionError, ValueError, RuntimeError, LookupError, AttributeError) as error:
             raise ConfigError(f"timm cannot build teacher.name={self.name!r} with {self.options}: {error}") from error
         if not isinstance(vit, VisionTransformer):
             raise ConfigError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,22 +49,37 @@ def read_tensors(path: Path, where: str | None = None) -> dict[str, Tensor]:
             raise ModelFileError(f"{path} is truncated or no safetensors file ({error}): copy it again") from error
     if path.suffix not in PICKLES:
         raise ModelFileError(f"{where} is no weight file: known are .safetensors, {', '.join(PICKLES)}")
+    return _unwrap(read_pickle(path, where), where)
+
+
+def read_pickle(path: Path, where: str | None = None) -> Any:
+    """What ``torch.save`` wrote, by torch's weights-only loader: tensors and plain containers, and nothing is run.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is damaged or names code.
+    """
+    where = where or str(path)
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can end in any error
         if named := re.search(r"GLOBAL (\S+)", str(error)):
             raise ModelFileError(
                 f"{where} names the code {named[1]} and was not opened: only tensors in plain containers are read. "
                 "Save its state_dict() where you trust it"
             ) from error
-        raise ModelFileError(f"{where} is damaged or no file of torch.save: copy it again") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelFileError(f"{where} is damaged or no file of torch.save ({error}): copy it again") from error
-    return _unwrap(values, where)
+        if "TorchScript" in str(error):
+            raise ModelFileError(
+                f"{where} is a TorchScript archive: save the state_dict() of the module in it"
+            ) from error
+        raise ModelFileError(f"{where} is damaged or no file of torch.save: copy it again ({error})") from error
 
 
 def _unwrap(values: Any, where: str) -> dict[str, Tensor]:
-    while isinstance(values, Mapping):
+    for _ in WRAPPERS:
+        if not isinstance(values, Mapping):
+            break
         inner = next((values[key] for key in WRAPPERS if isinstance(values.get(key), Mapping)), None)
         if inner is None:
             break
@@ -105,7 +119,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
 def convert(vit: VisionTransformer, name: str, state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Weights of a ViT in the key layout and at the input size of a timm model.
 
-    The layouts are those that timm knows (its own, Meta's DINOv2, MAE, DeiT, OpenAI's and OpenCLIP's towers). A
+    The layouts are those that timm knows (its own, Meta's DINOv2, MAE, DeiT, OpenAI's and OpenCLIP's state dicts). A
     position embedding of another grid is resized: bicubic with antialias, except for DINOv2 without
     registers, where :func:`resize_position_meta` does what Meta's code does.
 
@@ -125,14 +139,17 @@ def convert(vit: VisionTransformer, name: str, state: Mapping[str, Tensor], wher
     ModelFileError
         If the layout cannot be converted.
     """
-    # Meta's training checkpoints prefix the backbone and number blocks within chunks, blocks.<chunk>.<block>
-    state = {re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", k.removeprefix("backbone.")): v for k, v in state.items()}
+    # Meta's training checkpoints hold the backbone beside its heads, with blocks.<chunk>.<block>
+    if any(key.startswith("backbone.") for key in state):
+        state = {key.removeprefix("backbone."): x for key, x in state.items() if key.startswith("backbone.")}
+    state = {re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", key): x for key, x in state.items()}
     rows, columns = vit.patch_embed.grid_size
-    if follows_meta(name) and "pos_embed" in state:
-        state["pos_embed"] = resize_position_meta(state["pos_embed"], rows, columns)
+    bilinear = {"interpolation": "bilinear", "antialias": False} if name.startswith("flexivit") else {}
     try:
-        state = dict(checkpoint_filter_fn(state, vit))
-    except (KeyError, RuntimeError, ValueError, AttributeError, IndexError) as error:
+        if follows_meta(name):
+            state["pos_embed"] = resize_position_meta(state["pos_embed"], rows, columns)
+        state = dict(checkpoint_filter_fn(state, vit, adapt_layer_scale=name.startswith("deit3"), **bilinear))
+    except (KeyError, RuntimeError, ValueError, AttributeError, IndexError, TypeError) as error:
         raise ModelFileError(f"{where} has a key layout that does not fit {name} ({error})") from error
     if vit.num_classes == 0:
         state = {k: v for k, v in state.items() if not k.startswith(("head.", "head_dist."))}
@@ -161,9 +178,18 @@ def resize_position_meta(position_1ND: Tensor, rows: int, columns: int) -> Tenso
     -------
     Tensor
         ``(1, 1 + rows*columns, D)``.
+
+    Raises
+    ------
+    ValueError
+        If the old grid is neither square nor of the new size.
     """
     cls_11D, grid_1ND = position_1ND[:, :1], position_1ND[:, 1:].float()
     old = round(grid_1ND.shape[1] ** 0.5)
+    if old * old != grid_1ND.shape[1]:
+        if grid_1ND.shape[1] == rows * columns:
+            return position_1ND
+        raise ValueError(f"a position embedding of {grid_1ND.shape[1]} patches is not square")
     if (rows, columns) == (old, old):
         return position_1ND
     scale = ((rows + META_OFFSET) / old, (columns + META_OFFSET) / old)

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import raptor
 from raptor.errors import RunFolderError
-from raptor.files import read_json, resolve, write_json, write_text
+from raptor.files import read_json, resolve, sha256, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +83,10 @@ def inputs(config: DictConfig) -> dict[str, str]:
             path, label = resolve(name), f"{key}[{i}]" if isinstance(value, list) else key
             if (path / "model.json").is_file():
                 found[label] = str((read_json(path / "model.json") or {}).get("sha256"))
+            elif (path / "manifest.json").is_file():  # of a store: it holds a checksum of every shard
+                found[label] = sha256(path / "manifest.json")
             elif path.is_file():
-                with path.open("rb") as file:
-                    found[label] = hashlib.file_digest(file, "sha256").hexdigest()
+                found[label] = sha256(path)
     return found
 
 

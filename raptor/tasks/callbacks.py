@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         try:
             return super().load_checkpoint(path, *args, **kwargs)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        except Exception as error:  # a damaged pickle can end in any error
             raise ModelFileError(f"{path} is damaged ({error}): delete it to start this run afresh") from error
 
 
@@ -112,7 +111,7 @@ class Snapshots(Callback):
         """Export, if this is one of the steps."""
         step = trainer.global_step
         folder = Path(trainer.default_root_dir) / SNAPSHOTS / str(step)
-        if step in self.steps and not (folder / DESCRIPTION).is_file():
+        if trainer.is_global_zero and step in self.steps and not (folder / DESCRIPTION).is_file():
             cast(Task, pl_module).export(folder, about={"task": cast(Task, pl_module).name, "step": step})
 
 

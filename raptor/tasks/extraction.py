@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -20,7 +22,7 @@ from raptor.data.sources import CONTENT as ACTIVATIONS
 from raptor.data.sources import Online, about, activation_fields, layer_field
 from raptor.data.store.layout import DTYPES, Field, Store
 from raptor.errors import ConfigError
-from raptor.models.teacher import Teacher
+from raptor.models.teacher import Teacher, freeze
 
 ACTIVATION_DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -29,7 +31,7 @@ Batch = dict[str, Tensor]
 Make = Callable[[Tensor], Batch]  # uint8 images (B, C, H, W) to fields without the label
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Extraction:
     """One store to fill: what it is to hold, and how images become that.
 
@@ -59,6 +61,17 @@ class Extraction:
     def open(self, shard_size: int) -> Store:
         """The store, made if missing; see :meth:`Store.create`."""
         return Store.create(self.folder, self.fields, len(self.images), shard_size, self.about)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one sample."""
+        return sum(field.nbytes for field in self.fields)
+
+    @property
+    def what(self) -> str:
+        """Shape and type of a sample, for people."""
+        first = self.fields[0]
+        return f"{len(self.fields) - 1} x {'x'.join(map(str, first.shape))} {first.dtype}"
 
     def seconds_per_sample(self) -> float:
         """Time to load and compute one sample, measured on a second batch; writing is not included."""
@@ -104,7 +117,8 @@ def layers(
         # blocking copies: the writer must not read before they have arrived
         return {layer_field(layer): x[: len(images_BCHW)].to(DTYPES[dtype]).cpu() for layer, x in acts.items()}
 
-    made_of = about(teacher, data, split) | {"precision": precision, "batch_size": data.batch_size}
+    how = {"precision": precision, "batch_size": data.batch_size, "device": device.type}
+    made_of = about(teacher, data, split) | how
     return Extraction(folder, data, data.images(split), activation_fields(teacher, which, dtype), make, made_of)
 
 
@@ -175,3 +189,26 @@ def choose_device(name: str, rank: int) -> torch.device:
     if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
         raise ConfigError(f"device={name} is not here: choose auto, cpu or, with an NVIDIA GPU, cuda")
     return torch.device(name, rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
+
+
+def plan(config: DictConfig) -> list[Extraction]:
+    """The stores that a configuration asks for, with teacher and data ready to fill them.
+
+    Raises
+    ------
+    RaptorError
+        If teacher or data cannot be had, or do not fit.
+    """
+    torch.manual_seed(config.seed)
+    teacher = freeze(instantiate(config.teacher, _convert_="all"))
+    made_of_pixels = config.content == PIXELS
+    data = instantiate(config.data, _convert_="all", **({"pixels": None} if made_of_pixels else {}))
+    data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
+    if made_of_pixels:
+        return [pixels(folder, data, split) for split, folder in folders(config).items()]
+    which = choose_layers(config.layers, teacher.num_layers)
+    teacher.to(choose_device(config.device, rank=int(os.environ.get("LOCAL_RANK", 0))))
+    return [
+        layers(folder, data, split, teacher, which, config.dtype, config.precision)
+        for split, folder in folders(config).items()
+    ]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
 import random
+import resource
 import shutil
 import signal
 import time
@@ -18,6 +20,7 @@ from raptor.data.store.reading import Reader
 from raptor.data.store.writing import ShardWriter, verify
 from raptor.errors import StoreError
 from raptor.models.teacher import Teacher, freeze
+from raptor.models.vit import ViTSpec
 from raptor.tasks.extraction import Extraction, layers, pixels
 from raptor.tasks.filling import fill
 
@@ -212,6 +215,43 @@ def test_several_processes_fill_disjoint_shards(extraction: Extraction) -> None:
     assert list(verify(extraction.open(60))) == []
 
 
+def test_any_number_of_shards_with_few_open_files(extraction: Extraction) -> None:
+    child = os.fork()
+    if child == 0:
+        held = len(list(Path("/proc/self/fd").iterdir()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held + 40, held + 40))
+        fill(extraction, extraction.open(16), 0, lambda n: None)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert extraction.open(16).seal()
+
+
+def test_many_processes_may_seal_one_store(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s")
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps({**store.manifest, "complete": False}))
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            for _ in range(20):
+                assert Store(tmp_path / "s").seal()
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    assert list(verify(Store(tmp_path / "s"))) == []
+
+
+def test_a_damaged_manifest_is_written_again_and_keeps_the_shards(tmp_path: Path) -> None:
+    before = tree(make_store(tmp_path / "s").path)
+    manifest = tmp_path / "s" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("shard_size", "shard_sixe"))
+    with pytest.raises(StoreError, match="delete this file alone"):
+        Store(tmp_path / "s")
+    manifest.unlink()
+    make_store(tmp_path / "s")
+    assert tree(tmp_path / "s") == before
+
+
 def test_stored_layers_are_those_that_the_teacher_gives_in_training_batches(extraction: Extraction) -> None:
     store = extraction.open(100)
     fill(extraction, store, 0, lambda n: None)
@@ -239,6 +279,9 @@ def test_a_store_of_another_teacher_transform_or_layers_is_refused(extraction: E
     with pytest.raises(StoreError, match=r"about\.teacher\.sha256"):
         source.connect(data, teacher, [0, 2])
     teacher.blocks[1].mlp.fc1.weight.data[0, 0] -= 1
+    other = ViTSpec(teacher.spec.name, {**teacher.spec.options, "num_heads": 1}, teacher.spec.mean, teacher.spec.std)
+    with pytest.raises(StoreError, match=r"about\.teacher\.options\.num_heads: 2 there, 1 now"):
+        source.connect(data, Teacher(other), [0, 2])
     data.prepare((1, 16, 16), teacher.spec.mean, teacher.spec.std)
     with pytest.raises(StoreError, match=r"about\.transform\.size: \[8, 8\] there, \[16, 16\] now"):
         source.connect(data, teacher, [0, 2])

@@ -8,6 +8,7 @@ import torch
 
 import raptor
 from raptor.errors import ModelFileError
+from raptor.files import sha256
 from raptor.models.block import BlockConfig
 from raptor.models.heads import LinearProbe
 from raptor.models.io import save
@@ -84,7 +85,7 @@ def test_truncated_file_with_a_matching_digest_is_refused(tmp_path: Path, surrog
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
     description = json.loads((folder / "model.json").read_text())
-    description["sha256"] = raptor.models.io.fingerprint(weights)
+    description["sha256"] = sha256(weights)
     (folder / "model.json").write_text(json.dumps(description))
     with pytest.raises(ModelFileError, match="truncated or no safetensors"):
         raptor.load(folder)
@@ -104,7 +105,7 @@ def test_a_pickle_in_place_of_the_weights_never_runs(tmp_path: Path, surrogate: 
     folder = save(surrogate, tmp_path / "model")
     (folder / "model.safetensors").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     description = json.loads((folder / "model.json").read_text())
-    description["sha256"] = raptor.models.io.fingerprint(folder / "model.safetensors")
+    description["sha256"] = sha256(folder / "model.safetensors")
     (folder / "model.json").write_text(json.dumps(description))
     with pytest.raises(ModelFileError):
         raptor.load(folder)

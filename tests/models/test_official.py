@@ -147,6 +147,41 @@ def test_thresholds_with_and_without_their_ends(thresholds: Any) -> None:
     assert [tuple(p) for p in read_thresholds(thresholds, 3, 12)] == [(0, 7), (7, 10), (10, 12)]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: setattr(b, "norm3", nn.LayerNorm(WIDTH)), r"weights that are not read \(norm3\.weight"),
+        (lambda b: setattr(b, "ls1", nn.Identity()), "LayerScale on one branch only"),
+        (lambda b: setattr(b, "norm1", nn.RMSNorm(WIDTH)), "RMSNorm as norm1"),
+        (lambda b: b.t_proj.__setitem__(1, nn.GELU()), "GELU as t_proj.1"),
+        (lambda b: setattr(b, "t_scale", False), "t_scale is off"),
+        (lambda b: setattr(b.attn, "add_zero_attn", True), "adds a zero token"),
+        (lambda b: b.mlp.append(nn.Linear(WIDTH, WIDTH)), "4 parts in mlp"),
+        (lambda b: b.mlp.__setitem__(0, nn.Linear(WIDTH, 3 * WIDTH)), "does not fit the model"),
+    ],
+)
+@pytest.mark.usefixtures("official")
+def test_what_our_block_cannot_compute_is_refused(tmp_path: Path, change: Any, message: str) -> None:
+    block = Block(True)
+    change(block)
+    torch.save(block, tmp_path / "odd.pt")
+    with pytest.raises(ModelFileError, match=message):
+        read_official(tmp_path / "odd.pt", phase=(0, 2))
+
+
+@pytest.mark.usefixtures("official")
+def test_dropout_is_passed_over_and_phases_are_checked(tmp_path: Path) -> None:
+    block = Block(True)
+    block.mlp.insert(2, nn.Dropout(0.1))
+    torch.save(Raptor([block, Block(True)], [3, 5]), tmp_path / "in.pt")
+    assert [tuple(p) for p in read_official(tmp_path / "in.pt", thresholds=[2, 6]).phases] == [(0, 2), (2, 6)]
+    with pytest.raises(ConfigError, match="leave --phase out"):
+        read_official(tmp_path / "in.pt", phase=(0, 2))
+    torch.save(block, tmp_path / "block.pt")
+    with pytest.raises(ConfigError, match="phase 3-1 is none"):
+        read_official(tmp_path / "block.pt", phase=(3, 1))
+
+
 def test_thresholds_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="give --layers"):
         read_thresholds([7, 10], 3, None)
@@ -180,7 +215,7 @@ def test_other_architectures_and_damaged_files_are_named(tmp_path: Path) -> None
     with pytest.raises(ModelFileError, match="approximated by 'tanh'"):
         read_official(tmp_path / "tanh.pt", phase=(0, 2))
     torch.save(nn.Linear(2, 2), tmp_path / "linear.pt")
-    with pytest.raises(ModelFileError, match=r"norm1\.weight"):
+    with pytest.raises(ModelFileError, match="nothing as norm1, where LayerNorm is expected"):
         read_official(tmp_path / "linear.pt", phase=(0, 2))
     (tmp_path / "cut.pt").write_bytes((tmp_path / "tanh.pt").read_bytes()[:500])
     with pytest.raises(ModelFileError, match="damaged"):

@@ -49,7 +49,8 @@ def test_metas_own_key_layout_is_converted(tmp_path: Path, name: str, chunked: b
     state = random_weights(build_teacher(name, OPTIONS))
     theirs = in_metas_layout(state)
     if chunked:  # as its training writes them
-        theirs = {"backbone." + re.sub(r"^blocks\.(\d+)", r"blocks.0.\1", n): t for n, t in theirs.items()}
+        heads = {"dino_head.mlp.0.weight": torch.zeros(2, 24)}
+        theirs = heads | {"backbone." + re.sub(r"^blocks\.(\d+)", r"blocks.0.\1", n): t for n, t in theirs.items()}
         torch.save({"teacher": theirs}, tmp_path / "meta.pth")
     else:
         torch.save(theirs, tmp_path / "meta.pth")
@@ -148,6 +149,39 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "raptor.load": lambda path: raptor.load(path.parent / "folder"),
     "from_pretrained": lambda path: Teacher.from_pretrained(path.parent / "folder"),
 }
+
+
+def test_a_model_json_cannot_make_timm_open_a_file(tmp_path: Path, teacher: Teacher) -> None:
+    torch.save({"x": Evil(tmp_path / "ran")}, tmp_path / "evil.pth", _use_new_zipfile_serialization=False)
+    save(teacher, tmp_path / "folder")
+    path = tmp_path / "folder" / "model.json"
+    path.write_text(path.read_text().replace('"img_size"', f'"checkpoint_path": "{tmp_path / "evil.pth"}", "img_size"'))
+    with pytest.raises(ModelFileError, match="would make timm read files"):
+        raptor.load(tmp_path / "folder")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_deit3s_published_layout_is_converted(tmp_path: Path) -> None:
+    options = {"embed_dim": 24, "num_heads": 2, "depth": 2, "img_size": 32}
+    state = random_weights(build_teacher("deit3_small_patch16_224", options))
+    theirs = {re.sub(r"ls([12])\.gamma", r"gamma_\1", n): t for n, t in state.items()}
+    torch.save({"model": theirs}, tmp_path / "deit.pth")
+    teacher = build_teacher("deit3_small_patch16_224", options, weights=tmp_path / "deit.pth")
+    assert torch.equal(teacher.get_parameter("blocks.1.ls2.gamma"), state["blocks.1.ls2.gamma"])
+
+
+def test_damaged_pickles_are_model_file_errors(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(3, 4), "bias": torch.zeros(3)}, tmp_path / "a.pth")
+    whole = (tmp_path / "a.pth").read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, 400, 200):
+        broken = bytearray(whole)
+        broken[position] ^= 1 << int(rng.integers(8))
+        (tmp_path / "b.pth").write_bytes(broken)
+        try:
+            read_tensors(tmp_path / "b.pth")
+        except ModelFileError:
+            continue  # anything else would end in a traceback
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -79,14 +79,19 @@ class Store:
         self.path = Path(path)
         manifest = read_json(self.path / MANIFEST)
         if manifest is None or manifest.get("format") != FORMAT["format"]:
-            what = "is damaged" if (self.path / MANIFEST).exists() else "does not exist"
-            raise StoreError(f"{self.path / MANIFEST} {what}: make the store with python -m raptor.extract")
+            if (self.path / MANIFEST).exists():
+                raise StoreError(_damaged(self.path / MANIFEST))
+            raise StoreError(f"{self.path} does not exist, or is no store: make one with python -m raptor.extract")
         if manifest.get("version") != FORMAT["version"]:
             raise StoreError(f"{self.path} is a store of version {manifest.get('version')}: update raptor")
         self.manifest = manifest
-        self.about: dict[str, Any] = manifest["about"]
-        self.samples, self.shard_size = int(manifest["samples"]), int(manifest["shard_size"])
-        self.fields = {n: Field(n, f["dtype"], tuple(f["shape"])) for n, f in manifest["fields"].items()}
+        try:
+            self.about: dict[str, Any] = manifest["about"]
+            self.samples, self.shard_size = int(manifest["samples"]), int(manifest["shard_size"])
+            fields = manifest["fields"].items()
+            self.fields = {name: Field(name, f["dtype"], tuple(f["shape"])) for name, f in fields}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(_damaged(self.path / MANIFEST)) from error
 
     @classmethod
     def create(
@@ -103,7 +108,7 @@ class Store:
         samples
             Number of samples.
         shard_size
-            Samples in one shard.
+            Samples in one shard of a new store; one that is there keeps its own.
         about
             Plain data: what made the samples. A store made by anything else is refused.
 
@@ -123,6 +128,7 @@ class Store:
         with FileLock(path / ".lock"):
             if not (path / MANIFEST).exists():
                 write_json(path / MANIFEST, {**FORMAT, **plan})
+            plan["shard_size"] = cls(path).shard_size
         store = cls(path)
         store.require(plan, "choose another store=..., or delete that folder", exact=True)
         return store
@@ -187,18 +193,38 @@ class Store:
 
     def seal(self) -> bool:
         """Write the checksums of all shards into the manifest, once all are there; false while some are not."""
-        if self.pending():
-            return False
-        for leftover in (self.path / "shards").glob(".*"):  # locks and half-written shards of killed processes
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        checksums = [(read_json(self.shard(i) / SHARD) or {}).get("checksum") for i in range(self.num_shards)]
-        self.manifest = {**self.manifest, "complete": True, "shards": checksums}
-        write_json(self.path / MANIFEST, self.manifest)
+        with self._manifest_held():
+            if self.manifest.get("complete"):
+                return True
+            if self.pending():
+                return False
+            for leftover in (self.path / "shards").glob(".*"):  # locks and half-written shards of killed processes
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+            checksums = [(read_json(self.shard(i) / SHARD) or {}).get("checksum") for i in range(self.num_shards)]
+            self.manifest |= {"complete": True, "shards": checksums}
+            write_json(self.path / MANIFEST, self.manifest)
         return True
 
+    def drop(self, index: int) -> None:
+        """Remove a shard that is held, so that it is made anew."""
+        with self._manifest_held():
+            self.manifest = {k: v for k, v in self.manifest.items() if k not in ("complete", "shards")}
+            write_json(self.path / MANIFEST, self.manifest)
+        if self.shard(index).exists():
+            doomed = self.shard(index).with_name(f".{index:05d}.dropped")
+            shutil.rmtree(doomed, ignore_errors=True)
+            self.shard(index).rename(doomed)
+            shutil.rmtree(doomed)
+
     @contextmanager
-    def claim(self, index: int) -> Iterator[bool]:
-        """Hold a shard against other processes; gives whether it is ours to write."""
+    def _manifest_held(self) -> Iterator[None]:
+        with FileLock(self.path / ".lock"):
+            self.manifest = read_json(self.path / MANIFEST) or self.manifest
+            yield
+
+    @contextmanager
+    def hold(self, index: int) -> Iterator[bool]:
+        """Hold a shard against other processes; gives whether no other holds it."""
         lock = FileLock(self.path / "shards" / f".{index:05d}.lock")
         try:
             lock.acquire(timeout=0)
@@ -206,25 +232,24 @@ class Store:
             yield False
             return
         try:
-            yield not self.is_done(index)
+            yield True
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
 
-    def drop(self, index: int) -> None:
-        """Remove a shard, so that it is made anew."""
-        self.manifest = {k: v for k, v in self.manifest.items() if k not in ("complete", "shards")}
-        write_json(self.path / MANIFEST, self.manifest)
-        if self.shard(index).exists():
-            doomed = self.shard(index).with_name(f".{index:05d}.dropped")
-            shutil.rmtree(doomed, ignore_errors=True)
-            self.shard(index).rename(doomed)
-            shutil.rmtree(doomed)
 
-
-def remedy(path: Path) -> str:
+def remedy(store: Store) -> str:
     """How to mend a damaged store."""
-    return f"To make what is damaged anew, run the same python -m raptor.extract with mend=true (store={path})"
+    content, split = store.about.get("content"), store.about.get("split")
+    root = store.path.parent if store.path.name == split else store.path
+    return (
+        "To make what is damaged anew, run the command that made it, with mend=true: python -m raptor.extract "
+        f"content={content} store={root} mend=true and the same teacher and data"
+    )
+
+
+def _damaged(manifest: Path) -> str:
+    return f"{manifest} is damaged: delete this file alone and run the same raptor.extract again, the shards are kept"
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

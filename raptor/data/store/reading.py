@@ -143,7 +143,7 @@ class Reader:
             raise self._broken(shard, f"{path.name} has changed since it was written (its sample {inside})")
 
     def _broken(self, shard: int, what: str) -> StoreError:
-        return StoreError(f"shard {shard} of {self.store.path}: {what}. {remedy(self.store.path)}")
+        return StoreError(f"shard {shard} of {self.store.path}: {what}. {remedy(self.store)}")
 
 
 def read_checksums(store: Store, shard: int) -> np.ndarray:

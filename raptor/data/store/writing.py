@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +32,10 @@ class ShardWriter:
 
     def __init__(self, store: Store, index: int) -> None:
         self.store, self.index = store, index
-        self.aside = store.shard(index).with_name(f".{index:05d}.aside")
-        shutil.rmtree(self.aside, ignore_errors=True)  # of a process that died
+        host = platform.node()
+        for left in (store.path / "shards").glob(f".{index:05d}.{host}.*.aside"):  # of a process that died here
+            shutil.rmtree(left, ignore_errors=True)
+        self.aside = store.path / "shards" / f".{index:05d}.{host}.{os.getpid()}.aside"
         self.aside.mkdir()
         self._files = {name: (self.aside / f"{name}.bin").open("wb") for name in store.fields}
         self._sums: dict[str, list[int]] = {name: [] for name in store.fields}
@@ -70,6 +73,7 @@ class ShardWriter:
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
+            file.close()
         sums = np.array(list(self._sums.values()), dtype=np.uint64)
         with (self.aside / CHECKSUMS).open("wb") as file:
             np.save(file, sums, allow_pickle=False)
@@ -99,21 +103,22 @@ def verify(store: Store, tell: Callable[[int], object] = lambda shard: None) -> 
     tuple of int and str
         A damaged or missing shard, and what is wrong with it.
     """
-
-    def check(shard: int) -> str | None:
-        try:
-            sums = read_checksums(store, shard)
-            for row, name in enumerate(store.fields):
-                _verify_file(store, shard, name, sums[row])
-        except ValueError as error:
-            return str(error)
-        return None
-
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for shard, problem in enumerate(threads.map(check, range(store.num_shards))):
+        for shard, problem in enumerate(threads.map(lambda i: problem_of(store, i), range(store.num_shards))):
             if problem:
                 yield shard, problem
             tell(shard)
+
+
+def problem_of(store: Store, shard: int) -> str | None:
+    """What is wrong with a shard, None if every byte is as it was written."""
+    try:
+        sums = read_checksums(store, shard)
+        for row, name in enumerate(store.fields):
+            _verify_file(store, shard, name, sums[row])
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _verify_file(store: Store, shard: int, name: str, sums: np.ndarray) -> None:
