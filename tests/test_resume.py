@@ -25,6 +25,7 @@ COMMON = [
 STAGES = {
     "distill": ["task=distill", "surrogate.phases=[[7,10],[10,12]]", "task.input_noise=0.1"],
     "finetune": ["task=finetune", "surrogate.boundaries=[5]"],
+    "cached": ["task=distill", "surrogate.phases=[[3,6]]", "activations=cached"],
     # stochastic depth, accumulation and augmentation draw random numbers too
     "classifier": [
         "task=classifier",
@@ -47,6 +48,9 @@ def test_killed_runs_end_in_the_same_weights(tmp_path: Path, stage: str) -> None
     arguments = [*COMMON, *STAGES[stage]]
     if stage == "classifier":
         arguments[-1] = "++" + arguments[-1].lstrip("+")
+    if stage == "cached":
+        extract = ["layers=[3,4,5,6]", "shard_size=100", "data.batch_size=8"]
+        assert start("extract", *extract, cwd=tmp_path).wait(timeout=300) == 0
     whole = start("train", *arguments, f"paths.runs={tmp_path / 'whole'}", cwd=tmp_path)
     rng = random.Random(stage)
     folder = tmp_path / "killed" / "default" / "run"
