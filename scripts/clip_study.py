@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,10 @@ from raptor.models.surrogate import Surrogate
 from raptor.models.teacher import build_teacher, freeze
 from raptor.results.figures import NEUTRAL, TYPE_COLOURS, new_figure, save_figure
 from raptor.results.plots import colours
+from raptor.tasks.fidelity import Fidelity
 
 DOCS = Path(__file__).parents[1] / "docs"
-KS, TRAIN, TEST, SIZE, BATCH = (2, 3, 4), 2000, 1000, 64, 32
+KS, TRAIN, TEST, VALIDATED, SIZE, BATCH = (2, 3, 4), 2000, 1000, 512, 64, 32
 TEACHER = "vit_base_patch16_clip_quickgelu_224.openai"
 
 
@@ -52,6 +54,17 @@ def probe(backbone: Backbone, data: FashionMNIST, note: str) -> float:
     test = features(backbone, data, Subset(data.val_images, range(TEST)), note)  # type: ignore[arg-type]
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.01))
     return float(classifier.fit(*train).score(*test))
+
+
+def start_fidelity(model: Surrogate, teacher: Backbone, data: FashionMNIST) -> dict[str, list[float]]:
+    """R2 of every layer by token type, on the images that the training was validated on."""
+    scores = Fidelity(teacher.layout, teacher.num_layers)
+    images: Any = Subset(data.val_images, range(VALIDATED))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for batch, _ in data.loader(images, batch_size=BATCH):
+            x = teacher.embed(data.normalize(batch))
+            scores.update(list(model.steps(x)), list(teacher.steps(x)))
+    return scores.compute()["r2"]
 
 
 def backbones(runs: Path, k: int) -> dict[str, Surrogate]:
@@ -90,16 +103,19 @@ def draw(study: dict[str, Any]) -> None:
     axes[0].set_ylabel("probe accuracy, % of the teacher's")
     for ax in axes:
         ax.set_xlabel("training images of stage 2")
-        ax.legend(loc="lower right")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2 if ax is axes[0] else 3)
     save_figure(figure, DOCS / "figures" / "clip_curves")
 
-    values = [v for k in KS for curve in study["surrogates"][str(k)]["r2_by_layer"].values() for v in curve]
-    lowest = min(0.4, min(values) - 0.05)
+    points = [study["surrogates"][str(k)] for k in KS]
+    values = [v for p in points for kept in ("r2_by_layer", "r2_stage1") for curve in p[kept].values() for v in curve]
+    lowest = max(-0.5, min(0.4, min(values) - 0.05))
     figure, axes = new_figure(9.6, 3.0, columns=len(KS))
     for k, ax in zip(KS, axes, strict=True):
         points = study["surrogates"][str(k)]
         for kind, values in points["r2_by_layer"].items():
-            ax.plot(range(1, len(values) + 1), values, "o-", ms=3, color=TYPE_COLOURS[kind], label=kind)
+            x = range(1, len(values) + 1)
+            ax.plot(x, values, "o-", ms=3, color=TYPE_COLOURS[kind], label=kind)
+            ax.plot(x, points["r2_stage1"][kind], "--", lw=1, color=TYPE_COLOURS[kind], label=f"{kind}, after stage 1")
         for boundary in points["boundaries"]:
             ax.axvline(boundary + 0.5, color=NEUTRAL, ls=":", lw=1)
         ax.set(title=f"k={k}", xlabel="layer", ylim=(lowest, 1.0))
@@ -123,13 +139,21 @@ def main() -> None:
     study: dict[str, Any] = {"teacher_probe": accuracy, "probe_images": [TRAIN, TEST], "batch": 32, "surrogates": {}}
     for k in KS:
         result = json.loads((arguments.runs / f"surrogate-k{k}-seed0" / "result.json").read_text())
-        probes = {step: probe(model, data, f"k={k}, {step}") for step, model in backbones(arguments.runs, k).items()}
+        models = backbones(arguments.runs, k)
+        probes = {step: probe(model, data, f"k={k}, {step}") for step, model in models.items()}
+        start = {step: start_fidelity(models[step], teacher, data) for step in ("untrained", "0")}
         (by_layer,) = result["layers"].values()
         study["surrogates"][str(k)] = {
             "boundaries": result["model"]["boundaries"],
             "probe": probes,
             "probe_share": {step: value / accuracy for step, value in probes.items()},
-            **{f"r2_{t}_by_step": [[s + 1, v] for s, v in result["history"][f"val/r2_{t}"]] for t in by_layer["r2"]},
+            "r2_untrained": start["untrained"],
+            "r2_stage1": start["0"],
+            **{
+                f"r2_{t}_by_step": [[0, fmean(start["0"][t])]]
+                + [[s + 1, v] for s, v in result["history"][f"val/r2_{t}"]]
+                for t in by_layer["r2"]
+            },
             "r2_by_layer": by_layer["r2"],
             "seconds": result["seconds"],
         }

@@ -143,14 +143,9 @@ def check_options(config: DictConfig) -> None:
 
 
 def _splits(config: DictConfig) -> list[str]:
-    splits = config.splits
-    return (
-        list(DEFAULT_SPLITS[config.content])
-        if splits is None
-        else [splits]
-        if isinstance(splits, str)
-        else list(splits)
-    )
+    if config.splits is None:
+        return list(DEFAULT_SPLITS[config.content])
+    return [config.splits] if isinstance(config.splits, str) else list(config.splits)
 
 
 def folders(config: DictConfig) -> dict[str, Path]:

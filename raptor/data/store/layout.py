@@ -166,11 +166,6 @@ class Store:
         """Number of shards."""
         return -(-self.samples // self.shard_size)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all samples."""
-        return self.samples * sum(f.nbytes for f in self.fields.values())
-
     def shard(self, index: int) -> Path:
         """Folder of one shard."""
         return self.path / "shards" / f"{index:05d}"
