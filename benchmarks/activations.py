@@ -8,7 +8,8 @@ shuffle). Then it reads all of them in turn, each time after asking the kernel t
 - *store*: batches of 64 samples drawn over the whole store, each sample checked against its checksum;
 - *zarr*: batches of 64 neighbours, 8 threads.
 
-Values are normal random numbers, which compress about as little as real activations do. Needs ``pip install zarr``.
+Each is opened once, as a training does, and read once before the clock runs. Values are normal random numbers, which
+compress about as little as real activations do. Needs ``pip install zarr``.
 """
 
 from __future__ import annotations
@@ -76,48 +77,62 @@ def forget(folder: Path) -> None:
             os.close(file)
 
 
-def read_plain(folder: Path, samples: int, layers: int, dtype: str) -> None:
-    """The plain file from end to end."""
+def plain_reader(folder: Path, samples: int, layers: int, dtype: str) -> Callable[[], None]:
+    """Reads the plain file from end to end."""
     piece = memoryview(bytearray(BATCH * TOKENS * WIDTH * DTYPES[dtype].itemsize))
-    with (folder / "plain.bin").open("rb", buffering=0) as file:
-        while file.readinto(piece):
-            pass
+
+    def read() -> None:
+        with (folder / "plain.bin").open("rb", buffering=0) as file:
+            while file.readinto(piece):
+                pass
+
+    return read
 
 
-def read_store(folder: Path, samples: int, layers: int, dtype: str) -> None:
-    """Shuffled batches of the store."""
+def store_reader(folder: Path, samples: int, layers: int, dtype: str) -> Callable[[], None]:
+    """Reads shuffled batches of the store."""
     reader, names = Reader(folder / "store"), [f"layer{i:02d}" for i in range(layers)]
-    for batch in np.random.default_rng(0).permutation(samples).reshape(-1, BATCH):
-        reader.read(batch.tolist(), names)
+
+    def read() -> None:
+        for batch in np.random.default_rng(0).permutation(samples).reshape(-1, BATCH):
+            reader.read(batch.tolist(), names)
+
+    return read
 
 
-def read_zarr(folder: Path, samples: int, layers: int, dtype: str) -> None:
-    """Batches of neighbours by zarr."""
+def zarr_reader(folder: Path, samples: int, layers: int, dtype: str) -> Callable[[], None]:
+    """Reads batches of neighbours by zarr."""
     import zarr
 
-    with zarr.config.set({"threading.max_workers": THREADS}):
-        array = zarr.open_array(str(folder / "zarr"), mode="r")
-        for first in range(0, samples, BATCH):
-            array[first : first + BATCH]
+    array = zarr.open_array(str(folder / "zarr"), mode="r")
+
+    def read() -> None:
+        with zarr.config.set({"threading.max_workers": THREADS}):
+            for first in range(0, samples, BATCH):
+                array[first : first + BATCH]
+
+    return read
 
 
-READERS: dict[str, Callable[[Path, int, int, str], None]] = {
-    "sequential": read_plain,
-    "store": read_store,
-    "zarr": read_zarr,
+READERS: dict[str, Callable[[Path, int, int, str], Callable[[], None]]] = {
+    "sequential": plain_reader,
+    "store": store_reader,
+    "zarr": zarr_reader,
 }
 
 
 def measure(folder: Path, samples: int, layers: int, dtype: str, repeats: int, cold: bool) -> dict[str, list[float]]:
     """Seconds of every reading, all readers in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in READERS}
-    for _ in range(repeats):
-        for name, read in READERS.items():
+    readers = {name: open_one(folder, samples, layers, dtype) for name, open_one in READERS.items()}
+    for repeat in range(repeats + 1):
+        for name, read in readers.items():
             if cold:
                 forget(folder)
             begin = time.perf_counter()
-            read(folder, samples, layers, dtype)
-            seconds[name].append(time.perf_counter() - begin)
+            read()
+            if repeat:  # the first is for warming up
+                seconds[name].append(time.perf_counter() - begin)
     return seconds
 
 

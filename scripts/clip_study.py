@@ -120,7 +120,7 @@ def draw(study: dict[str, Any]) -> None:
             ax.axvline(boundary + 0.5, color=NEUTRAL, ls=":", lw=1)
         ax.set(title=f"k={k}", xlabel="layer", ylim=(lowest, 1.0))
     axes[0].set_ylabel("R2")
-    axes[0].legend(loc="lower left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     save_figure(figure, DOCS / "figures" / "clip_layers")
     for stem in ("clip_curves", "clip_layers"):
         (DOCS / "figures" / f"{stem}.pdf").unlink()
