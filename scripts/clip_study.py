@@ -67,6 +67,22 @@ def start_fidelity(model: Surrogate, teacher: Backbone, data: FashionMNIST) -> d
     return scores.compute()["r2"]
 
 
+def channel_energy(teacher: Backbone, data: FashionMNIST) -> dict[str, dict[str, list[float]]]:
+    """For each layer, by token type: mean squared norm of a token, and the share of variance in the largest channel."""
+    images = torch.stack([data.val_images[i][0] for i in range(128)])
+    with torch.no_grad():
+        acts_BLND = teacher.rollout(teacher.embed(data.normalize(images)))
+    energy: dict[str, dict[str, list[float]]] = {}
+    for kind in teacher.layout.types:
+        x_LnD = teacher.layout.select(acts_BLND, kind).transpose(0, 1).flatten(1, 2)
+        spread_LD = (x_LnD - x_LnD.mean((1, 2), keepdim=True)).square().mean(1)
+        energy[kind] = {
+            "squared_norm": x_LnD.square().sum(2).mean(1).tolist(),
+            "largest_channel": (spread_LD.amax(1) / spread_LD.sum(1)).tolist(),
+        }
+    return energy
+
+
 def backbones(runs: Path, k: int) -> dict[str, Surrogate]:
     """Surrogates of one k by what they have seen: ``untrained``, ``stage 1`` or the stage-2 step."""
     final = raptor.load(runs / f"surrogate-k{k}-seed0")
@@ -136,7 +152,9 @@ def main() -> None:
     data = FashionMNIST(root=None, download="data")
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     accuracy = probe(teacher, data, "teacher")
-    study: dict[str, Any] = {"teacher_probe": accuracy, "probe_images": [TRAIN, TEST], "batch": 32, "surrogates": {}}
+    study: dict[str, Any] = {"teacher_probe": accuracy, "probe_images": [TRAIN, TEST], "batch": 32}
+    study["channels"] = channel_energy(freeze(teacher), data)
+    study["surrogates"] = {}
     for k in KS:
         result = json.loads((arguments.runs / f"surrogate-k{k}-seed0" / "result.json").read_text())
         models = backbones(arguments.runs, k)
