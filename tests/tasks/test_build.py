@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from raptor.data.digits import Digits
+from raptor.data.sources import Online
 from raptor.errors import ConfigError
 from raptor.models.block import BlockConfig
 from raptor.models.io import save
@@ -32,7 +33,15 @@ def test_stage_2_starts_from_the_weights_of_stage_1(teacher: Teacher, data: Digi
         blocks = PhaseBlocks(config, [phase], seed=10 + i)
         folders.append(str(save(blocks, tmp_path / str(i))))
     surrogate = SurrogateOptions(boundaries=[2])
-    common = {"teacher": teacher, "data": data, "surrogate": surrogate, "seed": 0, "loss": TokenMSE(), **OPTIONS}
+    common = {
+        "teacher": teacher,
+        "data": data,
+        "source": Online(),
+        "surrogate": surrogate,
+        "seed": 0,
+        "loss": TokenMSE(),
+        **OPTIONS,
+    }
     task = finetune(blocks=folders, **common)
     for i, phase in enumerate([Phase(0, 2), Phase(2, 4)]):
         wanted = PhaseBlocks(config, [phase], seed=10 + i).of(phase).state_dict()
@@ -53,7 +62,7 @@ def test_stage_2_starts_from_the_weights_of_stage_1(teacher: Teacher, data: Digi
 
 
 def test_a_probe_names_what_it_probes_and_checks_its_input(teacher: Teacher, data: Digits, tmp_path: Path) -> None:
-    common = {"data": data, "surrogate": SurrogateOptions(), "seed": 0, **OPTIONS}
+    common = {"data": data, "source": Online(), "surrogate": SurrogateOptions(), "seed": 0, **OPTIONS}
     assert linear_probe(teacher=teacher, **common).describe()["backbone"]["label"] == "untrained"
     teacher.trained = True
     assert linear_probe(teacher=teacher, **common).describe()["backbone"]["label"] == "teacher"
@@ -63,7 +72,7 @@ def test_a_probe_names_what_it_probes_and_checks_its_input(teacher: Teacher, dat
 
 
 def test_frozen_means_frozen(teacher: Teacher, data: Digits) -> None:
-    probe = linear_probe(teacher=teacher, data=data, surrogate=SurrogateOptions(), seed=0, **OPTIONS)
+    probe = linear_probe(teacher=teacher, data=data, source=Online(), surrogate=SurrogateOptions(), seed=0, **OPTIONS)
     probe.train()
     assert not any(module.training for module in probe.backbone.modules())
     images, labels = data.train_images[:4]
