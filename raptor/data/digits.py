@@ -35,10 +35,6 @@ class Digits(ImageData):
         """Ten."""
         return 10
 
-    def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Bicubic resize of the 8x8 scans."""
-        return {**super().transform(input_shape), "resize": "bicubic"}
-
     def digest(self, images: Any) -> str:
         """Over all bytes."""
         return tensors_fingerprint({str(i): tensor for i, tensor in enumerate(images.tensors)})

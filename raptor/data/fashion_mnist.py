@@ -61,10 +61,6 @@ class FashionMNIST(ImageData):
         """Ten."""
         return 10
 
-    def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Bicubic resize of the 28x28 photographs."""
-        return {**super().transform(input_shape), "resize": "bicubic"}
-
     def digest(self, images: Any) -> str:
         """Over all bytes."""
         return tensors_fingerprint({"images": images.images, "labels": images.labels})

@@ -71,7 +71,7 @@ class PictureFolders(ImageData):
     def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
         """Bicubic resize of the shorter side, centre crop."""
         shorter = round(max(input_shape[1:]) / self.crop)
-        return {**super().transform(input_shape), "resize": "bicubic", "shorter_side": shorter}
+        return {**super().transform(input_shape), "shorter_side": shorter}
 
     def digest(self, images: Any) -> str:
         """Over the paths of all pictures, relative to the root; their bytes are not read."""

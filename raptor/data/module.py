@@ -79,8 +79,8 @@ class ImageData(LightningDataModule, ABC):
         """Number of classes."""
 
     def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Plain data that says how an image becomes one of the asked channels, height and width."""
-        return {"channels": input_shape[0], "size": list(input_shape[1:])}
+        """Plain data that says how an image becomes one of the asked channels, height and width: by bicubic resize."""
+        return {"channels": input_shape[0], "size": list(input_shape[1:]), "resize": "bicubic"}
 
     def digest(self, images: Any) -> str:
         """Digits that are equal for equal lists of images, as far as can be told without reading them all."""
