@@ -9,7 +9,6 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -18,12 +17,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from raptor import sweeps
 from raptor.errors import ConfigError, RaptorError
-
-PACKAGE = Path(__file__).parent
-# in an installed wheel the configs lie inside the package, in a checkout beside it
-CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
-
+from raptor.files import CONFIGS
 
 CLOSED = ("recipe", "paths")  # nodes that only other nodes refer to, so that nobody would miss a mistyped key
 
@@ -55,7 +51,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             # Hydra otherwise prints and exits by itself, which hides our messages behind its traceback
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             try:
-                entry()
+                if not sweeps.shown(config_name):
+                    entry()
             except KeyboardInterrupt:
                 sys.exit(130)
             except SystemExit as stop:

@@ -17,6 +17,10 @@ class ConfigError(RaptorError, ValueError):
     """A configuration value that cannot work, alone or beside the others."""
 
 
+class SampleError(ConfigError):
+    """One file of a data set that cannot be used; ``data.on_error=skip`` leaves it out."""
+
+
 class ModelFileError(RaptorError):
     """A model folder or weight file that is missing, damaged, foreign or of another shape."""
 

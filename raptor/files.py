@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ASSETS = Path(__file__).parent / "assets"
+PACKAGE = Path(__file__).parent
+# in an installed wheel the configs lie inside the package, in a checkout beside it
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+ASSETS = PACKAGE / "assets"
 PACKAGED = "package:"
 
 

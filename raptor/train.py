@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import command
 from raptor.errors import ConfigError, from_node
-from raptor.results.run import RunFolder
+from raptor.results.run import RunFolder, check_inputs
 
 log = logging.getLogger("raptor.train")
 
@@ -23,10 +23,11 @@ def main(config: DictConfig) -> float | None:
     if result is not None:
         log.info("%s is finished: %s", run, _shown(result["metrics"]))
     else:
+        check_inputs(config)
         with run.recording():
             result = train(config, run)
         log.info("%s: %s", run, _shown(result["metrics"]))
-    return result["metrics"].get("val/top1")
+    return result["metrics"].get(result.get("selection", {}).get("score", "val/top1"))
 
 
 def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import raptor
-from raptor.cli import CONFIGS
+from raptor.files import CONFIGS
 from raptor.models.surrogate import Surrogate
 
 SMOKE = ["trainer.max_steps=2", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"]

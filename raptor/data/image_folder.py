@@ -13,7 +13,7 @@ from torchvision.transforms.functional import InterpolationMode
 
 from raptor.data.module import ImageData, Images
 from raptor.data.pixels import SPLITS
-from raptor.errors import ConfigError
+from raptor.errors import ConfigError, SampleError
 
 LAYOUT = "ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, the same classes in both"
 
@@ -80,20 +80,33 @@ class PictureFolders(ImageData):
 
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
         """Both folders: resize the shorter side (bicubic), centre crop, uint8."""
-        channels, height, width = input_shape
+        height, width = input_shape[1:]
         transform = v2.Compose(
             [
-                v2.Grayscale(1) if channels == 1 else v2.RGB(),
+                _colours(input_shape[0]),
                 v2.Resize(self.transform(input_shape)["shorter_side"], interpolation=InterpolationMode.BICUBIC),
                 v2.CenterCrop((height, width)),
                 v2.PILToTensor(),
             ]
         )
+        train, val = (self._pictures(split, transform) for split in SPLITS)
+        return train, val
+
+    def originals(self) -> Images:
+        """Training pictures in their own size; from a pixel cache, as they were cached."""
+        if self.pixels is not None:
+            return self.train_images
+        return self._pictures("train", v2.Compose([_colours(self.input_shape[0]), v2.PILToTensor()]))
+
+    def _pictures(self, split: str, transform: v2.Transform) -> Images:
         try:
-            train, val = (ImageFolder(str(self.root / split), transform, loader=read_picture) for split in SPLITS)
+            return ImageFolder(str(self.root / split), transform, loader=read_picture)
         except FileNotFoundError as error:
             raise ConfigError(f"data.root={self.root}: {error}; expected layout: {LAYOUT}") from error
-        return train, val
+
+
+def _colours(channels: int) -> v2.Transform:
+    return v2.Grayscale(1) if channels == 1 else v2.RGB()
 
 
 def read_picture(path: str) -> Any:
@@ -101,10 +114,10 @@ def read_picture(path: str) -> Any:
 
     Raises
     ------
-    ConfigError
+    SampleError
         Naming the file, if it is none.
     """
     try:
         return default_loader(path)
     except (OSError, SyntaxError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as a picture ({error}): replace it, or take it out") from error
+        raise SampleError(f"{path} cannot be read as a picture ({error}): replace it, or take it out") from error

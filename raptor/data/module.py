@@ -1,25 +1,32 @@
-"""The base of all datamodules: two image datasets in, normalised batches out."""
+"""The base of all datamodules: image datasets in, normalised batches out."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from raptor.data.pixels import SPLITS, CachedImages, open_pixels
-from raptor.data.sampling import Images, StepSampler, TrainingSet
+from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform
+from raptor.data.skipping import ON_ERROR, SkippingLoader
 from raptor.errors import ConfigError, StoreError
+
+log = logging.getLogger(__name__)
+HELD_OUT = 0.1  # share of the training images that select in place of the validation images
 
 
 class ImageData(LightningDataModule, ABC):
-    """Labelled images for training and for validation.
+    """Images with targets for training and for validation.
 
     Datasets give uint8 images ``(C, H, W)``; they become float32 and are normalised on the device that the
     model is on.
@@ -35,11 +42,16 @@ class ImageData(LightningDataModule, ABC):
     num_workers
         Worker processes of a loader; 0 loads in the main process.
     augment
-        Random transform of a training image, or None.
+        Random transform of a training image and its target, as torchvision's v2 transforms are; or a partial
+        function that makes one for a ``size``. None: the images as they are for validation.
     pixels
         A pixel cache to take the images from (``raptor.extract content=pixels``), or None to make them anew
         every time. The images are the same, byte for byte.
+    on_error
+        What to do about a file that cannot be used: ``raise``, or ``skip`` to leave it out, count and report it.
     """
+
+    target = "class"  # what comes with an image: class, labels (a map) or depth (a map)
 
     def __init__(
         self,
@@ -47,18 +59,25 @@ class ImageData(LightningDataModule, ABC):
         batch_size: int = 64,
         eval_batch_size: int = 256,
         num_workers: int = 0,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: Transform | functools.partial[Transform] | None = None,
         pixels: str | Path | None = None,
+        on_error: str = "raise",
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
             raise ConfigError(f"data.batch_size={batch_size} and data.eval_batch_size={eval_batch_size} start at 1")
+        if on_error not in ON_ERROR:
+            raise ConfigError(f"data.on_error={on_error!r} is unknown; choose {' or '.join(ON_ERROR)}")
         self.train_samples: Any = None  # a dataset of whole batches that takes the place of the training images
+        self.eval_samples: dict[str, Any] = {}  # the same for what eval_images names
+        self.eval_splits: tuple[str, ...] = ("val",)  # what a validation during training goes through, in order
         self.train_images: Images
         self.val_images: Images
+        self.held_out: np.ndarray | None = None  # one flag for each training image
+        self.skipped: dict[str, None] = {}  # reasons, in order of appearance, each once
         self.name: str = name
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.augment, self.pixels = num_workers, augment, pixels
+        self.num_workers, self.augment, self.pixels, self.on_error = num_workers, augment, pixels, on_error
         self.seed, self.steps = 0, 0
         self.input_shape = (0, 0, 0)
         self._mean = self._std = torch.zeros(1)
@@ -74,9 +93,17 @@ class ImageData(LightningDataModule, ABC):
         """
 
     @property
-    @abstractmethod
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes; 0 where the targets are none."""
+        return 0
+
+    def originals(self) -> Images:
+        """Training images as the random transform takes them: here, as they are for validation."""
+        return self.train_images
+
+    def groups(self) -> Sequence[Hashable] | None:
+        """For each training image, which group may not be torn apart (frames of one scene); None: each stands alone."""
+        return None
 
     def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
         """Plain data that says how an image becomes one of the asked channels, height and width: by bicubic resize."""
@@ -137,15 +164,69 @@ class ImageData(LightningDataModule, ABC):
                     "own cache, or null"
                 )
 
+    def hold_out(self, share: float = HELD_OUT) -> None:
+        """Set a fixed share of the training images apart, whole groups only, the same for every seed.
+
+        Training targets come as ``(target, held out)`` from then on.
+
+        Raises
+        ------
+        ConfigError
+            If nothing would be left on one side.
+        """
+        groups = list(self.groups() or range(len(self.train_images)))
+        names = list(dict.fromkeys(groups))
+        chosen: set[Hashable] = set()
+        for i in np.random.default_rng(0).permutation(len(names)):
+            if sum(group in chosen for group in groups) >= share * len(groups):
+                break
+            chosen.add(names[i])
+        self.held_out = np.array([group in chosen for group in groups])
+        if self.held_out.all() or not self.held_out.any():
+            raise ConfigError(f"{len(names)} groups of training images are too few to hold {share:.0%} out")
+
+    def eval_images(self, split: str) -> Images:
+        """Images to judge by: ``"val"``, or the ``"held_out"`` share of the training images, without augmentation."""
+        if split == "val":
+            return self.val_images
+        assert self.held_out is not None
+        return Subset(self.train_images, self.held_out.nonzero()[0].tolist())  # type: ignore[arg-type]
+
+    def report_skipped(self, reason: str) -> None:
+        """Note a file that was left out; the first time, say so."""
+        if reason not in self.skipped:
+            log.warning("left out: %s", reason)
+            self.skipped[reason] = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the files that were left out so far."""
+        return {"skipped": list(self.skipped)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what :meth:`state_dict` kept."""
+        self.skipped |= dict.fromkeys(state_dict["skipped"])
+
     def loader(self, dataset: Any, persistent: bool = False, **kwargs: Any) -> DataLoader:
         """A loader with the workers of this configuration."""
-        return DataLoader(
-            dataset,
-            num_workers=self.num_workers,
-            persistent_workers=persistent and self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+        options = {
+            "num_workers": self.num_workers,
+            "persistent_workers": persistent and self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
             **kwargs,
-        )
+        }
+        if self.on_error == "skip" and "collate_fn" not in options:
+            return SkippingLoader(dataset, self.report_skipped, **options)
+        return DataLoader(dataset, **options)
+
+    def _augment(self) -> Transform | None:
+        if isinstance(self.augment, functools.partial):
+            return self.augment(size=self.output_size)
+        return self.augment
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Height and width of the images that datasets and random transforms give."""
+        return self.input_shape[1:]
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the whole training, beginning with the step that the trainer has reached."""
@@ -163,11 +244,20 @@ class ImageData(LightningDataModule, ABC):
         )
         if self.train_samples is not None:
             return self.loader(self.train_samples, batch_sampler=sampler, collate_fn=_as_is)
-        return self.loader(TrainingSet(self.train_images, self.augment, self.seed), batch_sampler=sampler)
+        images = self.train_images if self.augment is None else self.originals()
+        marks: Any = self.held_out
+        return self.loader(TrainingSet(images, self._augment(), self.seed, marks), batch_sampler=sampler)
 
-    def val_dataloader(self) -> DataLoader:
-        """All validation images in order."""
-        return self.loader(self.val_images, persistent=True, batch_size=self.eval_batch_size)
+    def val_dataloader(self) -> list[DataLoader]:
+        """All images to judge by, in order: one loader for each of ``eval_splits``, after the training for ``val``."""
+        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+        return [self.eval_loader(split) for split in (self.eval_splits if fitting else ("val",))]
+
+    def eval_loader(self, split: str) -> DataLoader:
+        """All images of :meth:`eval_images` in order."""
+        if split in self.eval_samples:
+            return DataLoader(self.eval_samples[split], batch_size=self.eval_batch_size, collate_fn=_as_is)
+        return self.loader(self.eval_images(split), persistent=True, batch_size=self.eval_batch_size)
 
     def train_images_dataloader(self, limit: int | None = None) -> DataLoader:
         """The first ``limit`` training images of a fixed shuffle, once, without augmentation."""
@@ -176,9 +266,9 @@ class ImageData(LightningDataModule, ABC):
         return self.loader(chosen, batch_size=self.eval_batch_size)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Finish a batch on its device: uint8 images to normalised float32; activations are left as they are."""
-        images, labels = batch
-        return (self.normalize(images) if isinstance(images, Tensor) else images), labels
+        """Finish a batch on its device: uint8 images to normalised float32; what is computed already is left alone."""
+        images, targets = batch
+        return (self.normalize(images) if isinstance(images, Tensor) else images), targets
 
     def normalize(self, images_BCHW: Tensor) -> Tensor:
         """Uint8 images to normalised float32."""
@@ -187,7 +277,8 @@ class ImageData(LightningDataModule, ABC):
 
     def summary(self) -> dict[str, Any]:
         """Plain data about the data, for results."""
-        return {"name": self.name, "train": len(self.train_images), "val": len(self.val_images)}
+        found = {"name": self.name, "train": len(self.train_images), "val": len(self.val_images)}
+        return found | ({"skipped": list(self.skipped)} if self.on_error == "skip" else {})
 
 
 def _as_is(batch: Any) -> Any:

@@ -12,6 +12,8 @@ from torch.utils.data import Dataset, Sampler
 
 from raptor.seeding import derive_seed
 
+Transform = Callable[[Tensor, Any], tuple[Tensor, Any]]  # of an image and its target together, as torchvision's v2
+
 
 class Draw(NamedTuple):
     """One training sample asked for.
@@ -29,11 +31,11 @@ class Draw(NamedTuple):
 
 
 class Images(Protocol):
-    """A dataset: ``(image, label)`` by position, the image uint8 ``(C, H, W)``."""
+    """A dataset: ``(image, target)`` by position, the image uint8 ``(C, H, W)``, the target a class or a map."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, i: int, /) -> tuple[Tensor, int]: ...
+    def __getitem__(self, i: int, /) -> tuple[Tensor, Any]: ...
 
 
 class StepSampler(Sampler[list[Draw]]):
@@ -94,28 +96,36 @@ class TrainingSet(Dataset[tuple[Tensor, Any]]):
     Parameters
     ----------
     dataset
-        Gives ``(image, label)``.
+        Gives ``(image, target)``.
     transform
-        Random transform of the image (it may use torch's global generator), or None.
+        Random transform of the pair (it may use torch's global generator), or None.
     seed
         Seed of the transform.
+    marks
+        One flag for each sample, to come with its target as ``(target, flag)``; None leaves targets alone.
     """
 
-    def __init__(self, dataset: Images, transform: Callable[[Tensor], Tensor] | None, seed: int) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
+    def __init__(
+        self, dataset: Images, transform: Transform | None, seed: int, marks: Sequence[bool] | None = None
+    ) -> None:
+        self.dataset, self.transform, self.seed, self.marks = dataset, transform, seed, marks
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitems__(self, draws: Sequence[Draw]) -> list[tuple[Tensor, Any]]:
         if self.transform is None and hasattr(self.dataset, "__getitems__"):
-            return self.dataset.__getitems__([draw.sample for draw in draws])
+            samples = self.dataset.__getitems__([draw.sample for draw in draws])
+            return [self._marked(draw, *sample) for draw, sample in zip(draws, samples, strict=True)]
         return [self[draw] for draw in draws]
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Any]:
-        image, label = self.dataset[draw.sample]
+        image, target = self.dataset[draw.sample]
         if self.transform is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive_seed(self.seed, "augment", draw.number))
-                image = self.transform(image)
-        return image, label
+                image, target = self.transform(image, target)
+        return self._marked(draw, image, target)
+
+    def _marked(self, draw: Draw, image: Tensor, target: Any) -> tuple[Tensor, Any]:
+        return image, target if self.marks is None else (target, bool(self.marks[draw.sample]))

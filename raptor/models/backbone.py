@@ -100,10 +100,10 @@ class Backbone(nn.Module, HubModel, ABC):
         """Logits from the tokens of layer L, before the final norm."""
         return self.shell.head(x_BND)
 
-    def last(self, x_BND: Tensor, start: int = 0) -> Tensor:
-        """Tokens of layer L from those of layer ``start``, before the final norm."""
+    def last(self, x_BND: Tensor, start: int = 0, end: int | None = None) -> Tensor:
+        """Tokens of layer ``end`` (None: L) from those of layer ``start``, before the final norm."""
         last = x_BND
-        for last in self.steps(x_BND, start):  # noqa: B007 (only the last one counts)
+        for last in self.steps(x_BND, start, end):  # noqa: B007 (only the last one counts)
             pass
         return last
 
@@ -177,9 +177,9 @@ class Backbone(nn.Module, HubModel, ABC):
     def block_of(self, layer: int) -> int:
         """Number of the block that produces a layer."""
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Final tokens ``(B, N, D)`` of normalised images, after the final norm."""
-        return self.norm(self.last(self.embed(images_BCHW)))
+    def forward(self, images_BCHW: Tensor, layer: int | None = None) -> Tensor:
+        """Tokens ``(B, N, D)`` of normalised images after the final norm: of the last layer, or of any other."""
+        return self.norm(self.last(self.embed(images_BCHW), end=layer))
 
     def classify(self, images_BCHW: Tensor) -> Tensor:
         """Logits ``(B, classes)`` of normalised images."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raptor.errors import ModelFileError
@@ -14,12 +16,13 @@ from raptor.models.weights import fill, read_tensors
 
 
 class LinearProbe(nn.Module, HubModel):
-    """Linear classifier on ``[cls, mean patch]`` of the final tokens.
+    """Linear classifier of images, on ``[cls, mean patch]``, or of every patch, on its token.
 
     Parameters
     ----------
     num_features
-        Width of the features: twice the backbone's width, or once where it has no class token.
+        Width of the features; of ``[cls, mean patch]`` twice the backbone's width, or once where it has no
+        class token.
     num_classes
         Number of classes.
     """
@@ -31,7 +34,7 @@ class LinearProbe(nn.Module, HubModel):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features_BF: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` of features ``(B, F)``."""
+        """Logits ``(..., classes)`` of features ``(..., F)``."""
         return self.linear(features_BF)
 
     @property
@@ -47,6 +50,49 @@ class LinearProbe(nn.Module, HubModel):
     def from_config(cls, config: Mapping[str, Any]) -> LinearProbe:
         """Probe with random weights from :meth:`to_config`'s dictionary."""
         return cls(**config)
+
+
+class DepthProbe(LinearProbe):
+    """Linear classifier of every patch into depth bins, on ``[patch, cls]``.
+
+    Parameters
+    ----------
+    num_features
+        Twice the backbone's width, or once where it has no class token.
+    num_classes
+        Number of bins.
+    nearest, farthest
+        What the bins span evenly, in metres.
+    """
+
+    def __init__(self, num_features: int, num_classes: int, nearest: float, farthest: float) -> None:
+        super().__init__(num_features, num_classes)
+        self.nearest, self.farthest = nearest, farthest
+
+    def centres(self) -> Tensor:
+        """Depth at the middle of each bin, in metres."""
+        edges = torch.linspace(self.nearest, self.farthest, self.num_classes + 1, device=self.linear.weight.device)
+        return (edges[1:] + edges[:-1]) / 2
+
+    def depth(self, logits: Tensor, dim: int = -1) -> Tensor:
+        """Expectation of the depth in metres under the softmax over bins, which ``dim`` counts."""
+        return logits.float().softmax(dim).movedim(dim, -1) @ self.centres()
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain dictionary from which :meth:`from_config` builds the same architecture."""
+        return {**super().to_config(), "nearest": self.nearest, "farthest": self.farthest}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> DepthProbe:
+        """Probe with random weights from :meth:`to_config`'s dictionary."""
+        return cls(**config)
+
+
+def stacked(heads: Iterable[nn.Module], features: Tensor) -> Tensor:
+    """Logits of K linear probes by one matrix product: ``(..., F)`` to ``(K, ..., classes)``."""
+    linears = [cast(LinearProbe, head).linear for head in heads]
+    weight, bias = (torch.cat([getattr(linear, name) for linear in linears]) for name in ("weight", "bias"))
+    return F.linear(features, weight, bias).unflatten(-1, (len(linears), -1)).movedim(-2, 0)
 
 
 def read_linear(path: Path, where: str) -> LinearProbe:

@@ -25,11 +25,17 @@ FORMAT = {"format": "raptor-model", "version": 1}
 
 
 def _kinds() -> dict[str, Any]:
-    from raptor.models.heads import LinearProbe
+    from raptor.models.heads import DepthProbe, LinearProbe
     from raptor.models.surrogate import PhaseBlocks, Surrogate
     from raptor.models.teacher import Teacher
 
-    return {"teacher": Teacher, "blocks": PhaseBlocks, "surrogate": Surrogate, "linear_probe": LinearProbe}
+    return {
+        "teacher": Teacher,
+        "blocks": PhaseBlocks,
+        "surrogate": Surrogate,
+        "linear_probe": LinearProbe,
+        "depth_probe": DepthProbe,
+    }
 
 
 def state_fingerprint(module: nn.Module) -> str:
@@ -126,7 +132,8 @@ def load(folder: str | Path) -> Any:
     nn.Module
         What was saved: a :class:`~raptor.models.surrogate.Surrogate` (stage 2), a
         :class:`~raptor.models.surrogate.PhaseBlocks` (stage 1), a :class:`~raptor.models.teacher.Teacher` or a
-        :class:`~raptor.models.heads.LinearProbe`.
+        :class:`~raptor.models.heads.LinearProbe` (of images or patches) or
+        :class:`~raptor.models.heads.DepthProbe`.
 
     Raises
     ------

@@ -165,6 +165,27 @@ class Surrogate(Backbone):
             )
         return cls(teacher.shell, blocks)
 
+    def opened_as(self, teacher: Teacher) -> Surrogate:
+        """These blocks in the shell of their teacher as it was opened for images of another size.
+
+        Raises
+        ------
+        ConfigError
+            If that teacher's shell differs in anything but the grid of positions.
+        """
+        ours, theirs = (
+            {name: t for name, t in shell.state_dict().items() if name != "vit.pos_embed"}
+            for shell in (self.shell, teacher.shell)
+        )
+        same = ours.keys() == theirs.keys() and all(torch.equal(t, theirs[name]) for name, t in ours.items())
+        if not same or (self.spec.mean, self.spec.std) != (teacher.spec.mean, teacher.spec.std):
+            raise ConfigError(
+                f"this surrogate takes images of {self.input_shape} and has another embedding, norm or head than the "
+                f"teacher, which takes {teacher.input_shape}: choose the teacher that it was made of, with the same "
+                "teacher.weights and teacher.head"
+            )
+        return Surrogate.of_teacher(teacher, self.blocks).eval()
+
     @property
     def k(self) -> int:
         """Number of blocks."""

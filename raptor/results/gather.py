@@ -67,9 +67,11 @@ class Study:
     @property
     def data(self) -> str:
         """The data of all runs, in words."""
-        sets = {tuple(run["data"].values()) for run in self.runs if "data" in run}
-        names = [f"{name} ({train} to train, {val} held out)" for name, train, val in sorted(sets)]
-        return f"Data: {', '.join(names)}." if names else ""
+        sets = {tuple(run["data"][key] for key in ("name", "train", "val")) for run in self.runs if "data" in run}
+        names = [f"{name} ({train} to train, {val} to validate)" for name, train, val in sorted(sets)]
+        skipped = {reason for run in self.runs for reason in run.get("data", {}).get("skipped", [])}
+        left_out = f" {len(skipped)} unusable files were left out." if skipped else ""
+        return f"Data: {', '.join(names)}.{left_out}" if names else ""
 
 
 def group(runs: list[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:

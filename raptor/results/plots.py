@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from raptor.results.crosstable import CrossTable
 from raptor.results.figures import NEUTRAL, TYPE_COLOURS, new_figure
 from raptor.results.gather import Study
 
@@ -20,10 +21,73 @@ def colours(count: int) -> list[str]:
     return [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["viridis_r"](np.linspace(0.15, 0.95, count))]
 
 
+def cross_bars(cross: CrossTable, table: pd.DataFrame) -> Figure:
+    """Each measure as a share of the reference's, a panel each, beside R2 (the paper's Figure 7).
+
+    Parameters
+    ----------
+    cross
+        Backbones against data sets; rows marked as lines are drawn across, in the order of the table.
+    table
+        The surrogates, from :func:`raptor.results.table.rows`.
+    """
+    surrogates = _surrogates(table)
+    figure, axes = new_figure(
+        2.9 * (len(cross.columns) + bool(len(surrogates))), 3.1, columns=len(cross.columns) + bool(len(surrogates))
+    )
+    bars = [key for key, row in cross.rows.items() if not row.line and key != cross.reference]
+    for ax, (name, column) in zip(axes, cross.columns.items(), strict=False):
+        own = cross.cells[cross.cells["column"] == name].set_index("row")
+        part, unit = ("share", 100) if cross.reference else ("mean", 1)
+        means, errors = (unit * own[kind].astype(float) for kind in (part, f"{part}_std" if cross.reference else "std"))
+        shown = means[bars].fillna(0)
+        ax.bar(range(len(bars)), shown, 0.6, yerr=errors[bars].fillna(0), color=colours(len(bars)), capsize=3)
+        lines = {str(key): mean for key, mean in means.items() if key not in bars and mean == mean}
+        drawn = [
+            *lines.values(),
+            *(v + s * e for v, e in zip(shown, errors[bars].fillna(0), strict=True) for s in (-1, 1)),
+        ]
+        drawn = [value for value in drawn if value > 0] or [1.0]
+        margin = 0.25 * (max(drawn) - min(drawn)) or 1.0
+        ax.set_ylim(min(drawn) - margin, max(drawn) + margin / 2)
+        for key, style in zip(lines, ("--", "-", ":", "-."), strict=False):
+            ax.axhline(lines[key], color=NEUTRAL, ls=style, lw=1, label=cross.rows[key].title, zorder=0)
+        ax.set_xticks(range(len(bars)), [cross.rows[key].title.removeprefix("Raptor ") for key in bars])
+        for i, key in enumerate(bars):
+            if means[key] != means[key]:
+                ax.text(i, ax.get_ylim()[0] + margin / 4, "missing", ha="center", rotation=90, color=NEUTRAL)
+        of = f", % of {cross.rows[cross.reference].title}" if cross.reference else ""
+        ax.set_title(column.title.partition(" (")[0] if of else column.title)
+        ax.set_ylabel(f"{'higher' if column.higher_is_better else 'lower'} is better{of}")
+        if lines:
+            ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.1), fontsize=7)
+    if len(surrogates):
+        _r2_bars(axes[-1], surrogates)
+    return figure
+
+
+def _surrogates(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["backbone"].str.startswith("k=")] if len(table) else table
+
+
+def _r2_bars(ax: Axes, surrogates: pd.DataFrame) -> None:
+    x = np.arange(len(surrogates))
+    for offset, kind in zip((-0.26, 0.0, 0.26), TYPE_COLOURS, strict=True):
+        mean, std = (surrogates[f"r2_{kind}_{part}"].astype(float) for part in ("mean", "std"))
+        if mean.notna().any():
+            ax.bar(x + offset, mean, 0.24, yerr=std.fillna(0), color=TYPE_COLOURS[kind], capsize=2, label=kind)
+    values = surrogates[[f"r2_{kind}_mean" for kind in TYPE_COLOURS]].astype(float).to_numpy()
+    ax.set_ylim(min(0.5, float(np.nanmin(values, initial=1.0)) - 0.05), 1.0)
+    ax.set_ylabel("R2, mean over layers")
+    ax.set_xticks(x, surrogates["backbone"].tolist())
+    ax.set_xlabel("blocks of the surrogate")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+
 def accuracy_bars(table: pd.DataFrame) -> Figure:
-    """Accuracy as a share of the teacher's beside R2, over k, with seed error bars (the paper's Figure 7)."""
+    """Accuracy as a share of the teacher's beside R2, over k, with seed error bars (after the paper's Figure 7)."""
     figure, (left, right) = new_figure(7.4, 3.1, columns=2)
-    surrogates = table[table["backbone"].str.startswith("k=")]
+    surrogates = _surrogates(table)
     x = np.arange(len(surrogates))
     shares, errors = (100 * surrogates[f"relative_{part}"].astype(float).fillna(0) for part in ("mean", "std"))
     left.bar(x, shares, 0.6, yerr=errors, color=colours(len(x)), capsize=3)
@@ -34,20 +98,13 @@ def accuracy_bars(table: pd.DataFrame) -> Figure:
             name = label if share >= left.get_ylim()[0] else f"{label} (below, at {share:.0f} %)"
             left.plot([-0.5, len(x) - 0.5], [share, share], color=NEUTRAL, ls=style, lw=1, label=name, zorder=0)
     left.set_ylabel("probe accuracy, % of the teacher's")
-    for offset, kind in zip((-0.26, 0.0, 0.26), TYPE_COLOURS, strict=True):
-        mean, std = (surrogates[f"r2_{kind}_{part}"].astype(float) for part in ("mean", "std"))
-        if mean.notna().any():
-            right.bar(x + offset, mean, 0.24, yerr=std.fillna(0), color=TYPE_COLOURS[kind], capsize=2, label=kind)
-    values = surrogates[[f"r2_{kind}_mean" for kind in TYPE_COLOURS]].astype(float).to_numpy()
-    right.set_ylim(min(0.5, float(np.nanmin(values, initial=1.0)) - 0.05), 1.0)
-    right.set_ylabel("R2, mean over layers")
-    for ax in (left, right):
-        ax.set_xticks(x, surrogates["backbone"].tolist())
-        ax.set_xlabel("blocks of the surrogate")
-        if not (shares > 0).any() and ax is left:
-            ax.text(0.5, 0.5, "no probe of teacher and surrogate", ha="center", transform=ax.transAxes, color=NEUTRAL)
-            continue
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    left.set_xticks(x, surrogates["backbone"].tolist())
+    left.set_xlabel("blocks of the surrogate")
+    if (shares > 0).any():
+        left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    else:
+        left.text(0.5, 0.5, "no probe of teacher and surrogate", ha="center", transform=left.transAxes, color=NEUTRAL)
+    _r2_bars(right, surrogates)
     return figure
 
 

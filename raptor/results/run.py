@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import raptor
-from raptor.errors import RunFolderError
+from raptor.errors import ConfigError, RunFolderError
 from raptor.files import read_json, resolve, sha256, write_json, write_text
 
 log = logging.getLogger(__name__)
 
 STATUS, RESULT, CONFIG, LOG = "status.json", "result.json", "config.yaml", "log.txt"
+BUILDS_ON = ("teacher.weights", "teacher.head", "surrogate.phases_file", "task.blocks", "task.backbone")
 # what may change between two calls of one run: where and how it reports, not what it computes
 NOT_IDENTITY = (
     "paths",
@@ -37,6 +38,7 @@ NOT_IDENTITY = (
     "callbacks",
     "name",
     "study",
+    "grid",
     "data.num_workers",
     "data.pixels",
     "trainer.enable_progress_bar",
@@ -53,6 +55,7 @@ def identity(config: DictConfig, relative: bool = True) -> dict[str, Any]:
     that a moved tree is still the same tree.
     """
     roots = {str(key): str(value) for key, value in config.paths.items()} if relative else {}
+    roots = dict(sorted(roots.items(), key=lambda item: len(item[1]), reverse=True))  # the innermost one names a path
     values = OmegaConf.to_container(config, resolve=True)
     flat: dict[str, Any] = {}
 
@@ -65,7 +68,7 @@ def identity(config: DictConfig, relative: bool = True) -> dict[str, Any]:
             return
         if isinstance(node, str):
             for key, root in roots.items():
-                if node.startswith(f"{root}/"):
+                if f"{node}/".startswith(f"{root}/"):
                     node = f"<paths.{key}>{node[len(root) :]}"
         flat[prefix] = node
 
@@ -88,6 +91,30 @@ def inputs(config: DictConfig) -> dict[str, str]:
             elif path.is_file():
                 found[label] = sha256(path)
     return found
+
+
+def check_inputs(config: DictConfig) -> None:
+    """See that the runs that a job builds on are finished, before anything is loaded.
+
+    Raises
+    ------
+    ConfigError
+        Naming each that is not, its state, and the command that makes it (``grid.after``), where one is known.
+    """
+    missing = []
+    for key in BUILDS_ON:
+        value = OmegaConf.select(config, key)
+        for name in value if isinstance(value, ListConfig) else [value]:
+            path = resolve(name or "package:")
+            below = f"{name}/".startswith(f"{config.paths.runs}/")
+            if below and not (path.is_file() or (path / "model.json").is_file()):
+                folder = path if path.suffix == "" else path.parent
+                state = (read_json(folder / STATUS) or {}).get("state", "does not exist")
+                missing.append(f"{key}={name} ({state})")
+    if missing:
+        after = OmegaConf.select(config, "grid.after")
+        remedy = f"run {after}" if after else "finish the runs that make them"
+        raise ConfigError(f"this job builds on what is not finished: {', '.join(missing)}; {remedy} first")
 
 
 def run_path(config: DictConfig, default_name: str) -> Path:

@@ -67,13 +67,17 @@ class Task(LightningModule):
         """Parameters whose gradients are clipped together."""
         return [[p for p in self.parameters() if p.requires_grad]]
 
+    def parameter_groups(self) -> list[Any]:
+        """What the optimiser is called with: parameters, or groups of them as torch's optimisers take."""
+        return [p for p in self.parameters() if p.requires_grad]
+
     def export(self, folder: Path, about: dict[str, Any]) -> None:
         """Write the product as ``model.safetensors`` and ``model.json``."""
         save(self.product, folder, about)
 
     def configure_optimizers(self) -> Any:
         """Optimiser over the trainable parameters, schedule by step."""
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer = self._optimizer(self.parameter_groups())
         if self._schedule is None:
             return optimizer
         schedule = self._schedule(optimizer, total_steps=self.trainer.max_steps)

@@ -21,9 +21,12 @@ from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase, phases_of
 from raptor.tasks.classifier import Classifier
+from raptor.tasks.depth_probe import DepthProbing
 from raptor.tasks.distillation import Distillation
 from raptor.tasks.linear_probe import LinearProbing
 from raptor.tasks.partitioning import SurrogateOptions, choose_boundaries, choose_phases
+from raptor.tasks.probe import Probe
+from raptor.tasks.segmentation_probe import SegmentationProbing
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,8 @@ def finetune(
     return _distillation(data, source, teacher=teacher, model=whole, seed=seed, about=about, **kwargs)
 
 
-def linear_probe(
+def probe(
+    kind: type[Probe],
     *,
     teacher: Teacher,
     data: ImageData,
@@ -80,20 +84,40 @@ def linear_probe(
     backbone: str | None = None,
     label: str | None = None,
     **kwargs: Any,
-) -> LinearProbing:
-    """Linear probe on the teacher, or on the model in the folder ``backbone``; ``label`` names it in tables."""
-    _check_reads_images(source, "linear_probe")
+) -> Probe:
+    """A probe on the teacher, or on the model in the folder ``backbone``; ``label`` names it in tables.
+
+    A surrogate that was made at another image size is opened at the teacher's.
+    """
+    _check_reads_images(source, kwargs["name"])
     model = teacher if backbone is None else _load(backbone, Backbone, "task.backbone")
     if label is None:
         label = f"k={model.k}" if isinstance(model, Surrogate) else "teacher" if teacher.trained else "untrained"
     probed = {"label": label, "folder": backbone}
     ours, theirs = ((m.input_shape, m.spec.mean, m.spec.std) for m in (model, teacher))
-    if ours != theirs:
+    if ours != theirs and isinstance(model, Surrogate):
+        model = model.opened_as(teacher)
+    elif ours != theirs:
         raise ConfigError(
             f"task.backbone={backbone} takes images (shape, mean, std) {ours}, the data was prepared for the teacher's "
             f"{theirs}: choose its own teacher"
         )
-    return LinearProbing(backbone=model, data=data, source=probed, **kwargs)
+    return kind(backbone=model, data=data, source=probed, **kwargs)
+
+
+def linear_probe(**kwargs: Any) -> Probe:
+    """Classes of images; see :func:`probe`."""
+    return probe(LinearProbing, **kwargs)
+
+
+def segmentation_probe(**kwargs: Any) -> Probe:
+    """Classes of pixels; see :func:`probe`."""
+    return probe(SegmentationProbing, **kwargs)
+
+
+def depth_probe(**kwargs: Any) -> Probe:
+    """Depth of pixels; see :func:`probe`."""
+    return probe(DepthProbing, **kwargs)
 
 
 def _distillation(data: ImageData, source: ActivationSource, teacher: Teacher, **kwargs: Any) -> Distillation:
@@ -125,7 +149,7 @@ def _load(folder: str, kind: type, key: str) -> Any:
 
 
 def _top1(teacher: Teacher, data: ImageData) -> bool:
-    same = teacher.num_classes == data.num_classes
+    same = data.target == "class" and teacher.num_classes == data.num_classes
     if not same:
         log.warning(
             "the teacher's head has %d outputs, data=%s has %d classes: no top-1 through the teacher's head",

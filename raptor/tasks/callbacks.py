@@ -69,6 +69,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Save if enough steps have passed, unless a validation follows."""
         validates = trainer.val_check_batch and (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
+        validates = validates or trainer.should_stop  # a probe asks for a validation after its last step
         due = trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps
         if due and not (validates and trainer.enable_validation):
             self._save(trainer)

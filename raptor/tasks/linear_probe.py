@@ -2,75 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from raptor.data.module import ImageData
+from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.heads import LinearProbe
-from raptor.models.surrogate import Surrogate
-from raptor.models.teacher import freeze
-from raptor.tasks.base import Task
+from raptor.tasks.probe import Probe
+from raptor.tasks.seedless import CHECKS
+
+STARTS = ("random", "head")
 
 
-class LinearProbing(Task):
-    """Train one linear layer on ``[cls, mean patch]`` of a frozen backbone, teacher or surrogate alike.
+class LinearProbing(Probe):
+    """Linear layers on ``[cls, mean patch]``: the paper's probe on ImageNet-1k.
 
     Parameters
     ----------
-    backbone
-        What to probe; frozen here.
-    data
-        Gives the number of classes.
-    source
-        What the backbone is, for results: plain data.
+    backbone, data, source
+        As in :class:`~raptor.tasks.probe.Probe`.
+    start
+        ``random``, or ``head`` to start from the linear head that the backbone carries (``teacher.head``).
+    checks
+        Probes without a seed to run beside it at the end: ``knn``, ``ridge``. They cost a pass over the
+        training images without augmentation.
     **kwargs
-        As in :class:`~raptor.tasks.base.Task`.
+        As in :class:`~raptor.tasks.probe.Probe`.
     """
 
-    def __init__(self, backbone: Backbone, data: ImageData, source: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.backbone = freeze(backbone)
-        self.source = source
-        self.probe = LinearProbe(backbone.layout.num_features(backbone.width), data.num_classes)
-        self.top1 = MulticlassAccuracy(data.num_classes, average="micro")
+    target, score = "class", "top1"
 
-    @property
-    def frozen(self) -> nn.Module:
-        """The backbone."""
-        return self.backbone
+    def __init__(
+        self,
+        backbone: Backbone,
+        data: ImageData,
+        source: dict[str, Any],
+        start: str = "random",
+        checks: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        if unknown := set(checks) - CHECKS.keys():
+            raise ConfigError(f"task.checks={list(checks)}: {unknown.pop()!r} is unknown; choose among {list(CHECKS)}")
+        if start not in STARTS:
+            raise ConfigError(f"task.start={start!r} is unknown; choose {' or '.join(STARTS)}")
+        self.num_features = backbone.layout.num_features(backbone.width)
+        self.num_classes, self.checks = data.num_classes, tuple(checks)
+        head = backbone.shell.linear_head
+        if start == "head" and (head is None or head.num_classes != data.num_classes):
+            has = "no linear head" if head is None else f"one of {head.num_classes} classes"
+            raise ConfigError(
+                f"task.start=head, but the backbone carries {has} for the {data.num_classes} classes of "
+                f"data={data.name}: set teacher.head, or task.start=random"
+            )
+        self._start = head.state_dict() if start == "head" and head is not None else None
+        super().__init__(backbone=backbone, data=data, source=source, **kwargs)
 
-    @property
-    def product(self) -> nn.Module:
-        """The probe."""
-        return self.probe
+    def make_head(self) -> LinearProbe:
+        """One linear layer."""
+        head = LinearProbe(self.num_features, self.num_classes)
+        if self._start is not None:
+            head.load_state_dict(self._start)
+        return head
 
-    def describe(self) -> dict[str, Any]:
-        """What was probed."""
-        backbone = self.backbone
-        about = {"kind": "linear_probe", "backbone": self.source, "num_layers": backbone.num_layers}
-        if isinstance(backbone, Surrogate):
-            about |= {"k": backbone.k, "boundaries": backbone.boundaries}
-        return about
+    def make_scores(self) -> nn.Module:
+        """Top-1 accuracy."""
+        return MetricCollection({"top1": MulticlassAccuracy(self.num_classes, average="micro")})
 
-    def _logits(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = self.backbone.layout.features(self.backbone(images))
-        return self.probe(features)
+    def select(self, tokens_BND: Tensor) -> Tensor:
+        """``[cls, mean patch]``."""
+        return self.backbone.layout.features(tokens_BND)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy of a batch."""
-        images, labels = batch
-        loss = F.cross_entropy(self._logits(images), labels)
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
+    def loss(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy; 0 for an empty batch."""
+        return F.cross_entropy(raw.float(), targets, reduction="sum") / max(1, len(targets))
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Accuracy."""
-        images, labels = batch
-        self.top1.update(self._logits(images), labels)
-        self.log("val/top1", self.top1, prog_bar=True)
+    def answer(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
+        """Logits."""
+        return raw.float()
+
+    def _write_down(self) -> None:
+        super()._write_down()
+        if self.checks:
+            pairs = [self._kept(split) for split in ("train", "val")]
+            for name in self.checks:
+                self.log(f"val/{name}_top1", CHECKS[name](*pairs))
+
+    def _kept(self, split: str) -> tuple[Tensor, Tensor]:
+        kept = self.data.train_samples if split == "train" else self.data.eval_samples.get(split)
+        return (kept.features, kept.targets) if kept is not None else self.features_of(self.data.images(split), split)

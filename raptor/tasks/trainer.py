@@ -39,6 +39,10 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
             "use bf16-mixed"
         )
     settings["max_steps"], data.steps = training_length(settings, len(data.train_images), data.batch_size)
+    epochs = settings["check_val_every_n_epoch"]
+    if epochs is not None:  # of the images: to Lightning, the whole training is one epoch
+        settings["val_check_interval"] = epochs * -(-len(data.train_images) // data.batch_size)
+        settings["check_val_every_n_epoch"] = None
     callbacks = [RunStatus(run), *(c for c in instantiate(config.callbacks, _convert_="all").values() if c)]
     if not settings["enable_progress_bar"]:
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
@@ -60,6 +64,8 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
 def training_length(settings: dict[str, Any], num_images: int, batch_size: int) -> tuple[int, int]:
     """Optimiser steps and batches of a training: the smaller of ``max_steps`` and ``max_epochs``.
 
+    An epoch is rounded up to whole batches.
+
     Parameters
     ----------
     settings
@@ -72,15 +78,15 @@ def training_length(settings: dict[str, Any], num_images: int, batch_size: int) 
     Raises
     ------
     ConfigError
-        If there is no limit, or one is no whole number above 0.
+        If there is no limit, or one is no whole number from 0 on.
     """
     steps, epochs = (settings.pop(key, None) for key in ("max_steps", "max_epochs"))
     accumulate = settings.get("accumulate_grad_batches") or 1
     limits = [] if steps in (None, -1) else [steps]
     if epochs not in (None, -1):
-        limits.append(-(-epochs * num_images // (batch_size * accumulate)))
-    if not limits or not all(isinstance(limit, int) and limit > 0 for limit in limits):
+        limits.append(-(-num_images // (batch_size * accumulate)) * epochs)
+    if not limits or not all(isinstance(limit, int) and limit >= 0 for limit in limits):
         raise ConfigError(
-            f"trainer.max_steps={steps} and trainer.max_epochs={epochs}: one must be a whole number above 0"
+            f"trainer.max_steps={steps} and trainer.max_epochs={epochs}: one must be a whole number, 0 to judge only"
         )
     return min(limits), min(limits) * accumulate

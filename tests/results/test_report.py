@@ -7,8 +7,8 @@ import pytest
 
 from raptor.errors import ConfigError
 from raptor.phases import solve_all
-from raptor.report import write_report
 from raptor.results.gather import Study
+from raptor.results.page import write_report
 from raptor.results.table import rows
 
 VERSIONS = {"raptor": "0", "torch": "0"}

@@ -1,0 +1,137 @@
+"""ADE20K, scene parsing challenge 2016: photographs with a class for every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.functional import InterpolationMode
+
+from raptor.data.dense import DenseData, Pair, Pairs
+from raptor.data.sampling import Images, Transform
+from raptor.errors import ConfigError, SampleError
+
+FOLDERS = {"train": "training", "val": "validation"}
+IGNORED = 255  # label of pixels that count for nothing
+EVALUATION = ("squash", "sliding")
+
+
+class ADE20K(DenseData):
+    """``ADEChallengeData2016``: 20,210 training and 2,000 validation pictures, 150 classes.
+
+    On disk 0 is "other" and 1..150 are the classes; here these are 255 (ignored) and 0..149.
+
+    Parameters
+    ----------
+    root
+        Folder with ``images`` and ``annotations``.
+    num_classes
+        Number of classes.
+    evaluation
+        ``squash`` resizes picture and labels to the model's input, whatever their shape (the protocol of the
+        paper's code); ``sliding`` resizes the shorter side to the input's, keeps the labels as they are, and
+        leaves the model to go over the picture in windows, one picture at a time.
+    **kwargs
+        As in :class:`~raptor.data.dense.DenseData`.
+
+    Raises
+    ------
+    ConfigError
+        If folders are missing.
+    SampleError
+        For a picture without labels or labels without a picture, unless ``on_error`` is ``skip``.
+    """
+
+    target = "labels"
+    layout = (
+        "ROOT/images/{training,validation}/*.jpg and ROOT/annotations/{training,validation}/*.png of the same names, "
+        "as ADEChallengeData2016.zip of the MIT Scene Parsing Benchmark unpacks"
+    )
+
+    def __init__(
+        self, root: str | Path, num_classes: int = 150, evaluation: str = "squash", name: str = "ade20k", **kwargs: Any
+    ) -> None:
+        if evaluation not in EVALUATION:
+            raise ConfigError(f"data.evaluation={evaluation!r} is unknown; choose {' or '.join(EVALUATION)}")
+        if evaluation == "sliding" and kwargs.get("eval_batch_size") != 1:
+            raise ConfigError("data.evaluation=sliding takes pictures of any size: set data.eval_batch_size=1")
+        self._num_classes, self.evaluation = num_classes, evaluation
+        super().__init__(root, name=name, **kwargs)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, without the ignored one."""
+        return self._num_classes
+
+    def list_files(self, split: str) -> list[Pair]:
+        """Pictures and their labels, by name."""
+        pictures, labels = (self.root / kind / FOLDERS[split] for kind in ("images", "annotations"))
+        for folder in (pictures, labels):
+            if not folder.is_dir():
+                raise self.misplaced(f"there is no folder {folder.relative_to(self.root)}")
+        found = {path.stem: path for path in pictures.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png")}
+        masks = {path.stem: path for path in labels.glob("*.png")}
+        for stem in sorted(found.keys() ^ masks.keys()):
+            missing = "labels" if stem in found else "picture"
+            self.unusable(f"{found.get(stem, masks.get(stem))} has no {missing}")
+        return [(found[stem], masks[stem]) for stem in sorted(found.keys() & masks.keys())]
+
+    def reader(self, split: str) -> Callable[[Path], Tensor]:
+        """Labels of every split are stored alike."""
+        return self._read_labels
+
+    def _read_labels(self, path: Path) -> Tensor:
+        try:
+            labels = np.asarray(Image.open(path))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise SampleError(f"{path} cannot be read as labels ({error}): replace it, or take it out") from error
+        if labels.ndim != 2 or labels.dtype != np.uint8 or int(labels.max()) > self.num_classes:
+            what = f"{labels.dtype} of shape {labels.shape} up to {labels.max()}"
+            raise SampleError(f"{path} holds {what}, expected one 8-bit channel of labels 0..{self.num_classes}")
+        return torch.from_numpy(labels - 1)[None]  # 0 wraps round to 255, the ignored label
+
+    def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
+        """Bilinear resize."""
+        return {**super().transform(input_shape), "resize": "bilinear", "evaluation": self.evaluation}
+
+    def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
+        """Training pictures squashed to the input, validation pictures as ``evaluation`` says."""
+        if input_shape[0] != 3:
+            raise ConfigError(f"data={self.name} gives colour pictures, the teacher wants {input_shape[0]} channels")
+        squash = _Squash(input_shape[1:])
+        evaluate: Transform = squash if self.evaluation == "squash" else _Shorter(min(input_shape[1:]))
+        train, val = (
+            Pairs(self._files[split], self._read_labels, transform)
+            for split, transform in (("train", squash), ("val", evaluate))
+        )
+        return train, val
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data about the data, with the way of evaluating."""
+        return {**super().summary(), "evaluation": self.evaluation}
+
+
+class _Squash:
+    """Picture (bilinear) and labels (nearest) to one size."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.resize = v2.Resize(list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
+
+    def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.resize(image, labels)
+
+
+class _Shorter:
+    """The picture's shorter side to a length; labels as they are."""
+
+    def __init__(self, side: int) -> None:
+        self.resize = v2.Resize(side, interpolation=InterpolationMode.BILINEAR, antialias=True)
+
+    def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.resize(image), labels

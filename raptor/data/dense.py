@@ -1,0 +1,106 @@
+"""What data sets with a map for each picture share: pairs of files, read and transformed together."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as TF
+
+from raptor.data.image_folder import read_picture
+from raptor.data.module import ImageData
+from raptor.data.sampling import Images, Transform
+from raptor.errors import ConfigError, SampleError
+
+Pair = tuple[Path, Path]
+
+
+class Pairs:
+    """Pictures with their maps as a dataset: ``(image, map)`` by position, the map ``(H, W)``.
+
+    Parameters
+    ----------
+    files
+        Picture and map of each sample.
+    read
+        Reads a map ``(1, H, W)``.
+    transform
+        Applied to both together; None gives them as they are on disk.
+    """
+
+    def __init__(self, files: Sequence[Pair], read: Callable[[Path], Tensor], transform: Transform | None) -> None:
+        self.files, self.read, self.transform = files, read, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        picture, path = self.files[i]
+        image = tv_tensors.Image(TF.pil_to_tensor(read_picture(str(picture))))
+        target = tv_tensors.Mask(self.read(path))
+        if image.shape[-2:] != target.shape[-2:]:
+            sizes = ["x".join(map(str, x.shape[-2:])) for x in (target, image)]
+            raise SampleError(f"{path} is {sizes[0]} pixels, its picture {picture} is {sizes[1]}: mend or remove both")
+        return (image, target) if self.transform is None else self.transform(image, target)
+
+
+class DenseData(ImageData):
+    """Base of data whose targets are maps.
+
+    Parameters
+    ----------
+    root
+        Folder of the data set.
+    **kwargs
+        As in :class:`~raptor.data.module.ImageData`; there are no pixel caches of pairs.
+    """
+
+    layout = ""  # what the folder must hold, and where to get it
+
+    def __init__(self, root: str | Path, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root)
+        if self.pixels is not None:
+            raise ConfigError(f"data.pixels={self.pixels}: pixel caches hold no maps; set it to null for this data")
+        self._files = {split: self.list_files(split) for split in ("train", "val")}
+        for split, files in self._files.items():
+            if not files:
+                raise self.misplaced(f"there is no {split} picture in it")
+
+    def misplaced(self, problem: str) -> ConfigError:
+        """Error for a data set that is missing or laid out otherwise."""
+        return ConfigError(f"data.root={self.root}: {problem}. Expected: {self.layout}. Set data.root to its folder")
+
+    @abstractmethod
+    def list_files(self, split: str) -> list[Pair]:
+        """Files of ``"train"`` or ``"val"``, those without a partner reported by :meth:`unusable`."""
+
+    def unusable(self, problem: str) -> None:
+        """Raise, or count and report, as ``data.on_error`` says.
+
+        Raises
+        ------
+        SampleError
+            Unless it says ``skip``.
+        """
+        if self.on_error != "skip":
+            raise SampleError(f"{problem}; data.on_error=skip leaves such files out")
+        self.report_skipped(problem)
+
+    @abstractmethod
+    def reader(self, split: str) -> Callable[[Path], Tensor]:
+        """Reads a map of a split, ``(1, H, W)``."""
+
+    def originals(self) -> Images:
+        """Training pairs as they are on disk."""
+        return Pairs(self._files["train"], self.reader("train"), None)
+
+    def digest(self, images: Any) -> str:
+        """Over the paths of all pictures, relative to the root; their bytes are not read."""
+        paths = "\n".join(str(picture.relative_to(self.root)) for picture, _ in images.files)
+        return hashlib.sha256(paths.encode()).hexdigest()

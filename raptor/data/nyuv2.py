@@ -1,0 +1,142 @@
+"""NYU Depth v2: indoor photographs with a measured depth for every pixel, in metres."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.functional import InterpolationMode
+
+from raptor.data.dense import DenseData, Pair, Pairs
+from raptor.data.sampling import Images
+from raptor.errors import ConfigError, SampleError
+
+TABLES = {"train": "data/nyu2_train.csv", "val": "data/nyu2_test.csv"}
+FAR = 10.0  # metres: value 255 of an 8-bit depth
+MILLIMETRE = 1e-3
+SIZE = (480, 640)  # of the camera
+
+
+class NYUv2(DenseData):
+    """The Kaggle layout of NYU Depth v2: 50,688 training and 654 test frames, listed in two CSV files.
+
+    Training depth is 8-bit (255 is 10 m), test depth 16-bit in millimetres; 0 is unknown in both. Pictures keep
+    their size; the normalised image is padded with zeros, evenly on all sides, to the model's input. The
+    depth is not padded.
+
+    Parameters
+    ----------
+    root
+        Folder that holds ``data``.
+    size
+        Height and width that pictures have, or are resized to.
+    **kwargs
+        As in :class:`~raptor.data.dense.DenseData`.
+
+    Raises
+    ------
+    ConfigError
+        If the tables are missing.
+    SampleError
+        For a row that names a missing file, unless ``on_error`` is ``skip``.
+    """
+
+    target = "depth"
+    layout = (
+        "ROOT/data/nyu2_train.csv and ROOT/data/nyu2_test.csv, each row a picture and its depth PNG as paths from "
+        "ROOT, as the nyu-depth-v2 archive of Kaggle unpacks"
+    )
+
+    def __init__(self, root: str | Path, size: Sequence[int] = SIZE, name: str = "nyuv2", **kwargs: Any) -> None:
+        self.size = (int(size[0]), int(size[1]))
+        super().__init__(root, name=name, **kwargs)
+
+    def list_files(self, split: str) -> list[Pair]:
+        """Rows of the table of a split."""
+        table = self.root / TABLES[split]
+        if not table.is_file():
+            raise self.misplaced(f"there is no {TABLES[split]}")
+        there = {Path(folder) / name for folder, _, names in os.walk(self.root / "data") for name in names}
+        pairs = []
+        with table.open(newline="") as file:
+            for number, row in enumerate(csv.reader(file), start=1):
+                if len(row) < 2:
+                    self.unusable(f"{table} line {number} is {','.join(row)!r}, not a picture and its depth")
+                    continue
+                picture, depth = (self.root / name.strip() for name in row[:2])
+                missing = [path for path in (picture, depth) if path not in there]
+                if missing:
+                    self.unusable(f"{table} line {number} names {missing[0]}, which does not exist")
+                    continue
+                pairs.append((picture, depth))
+        return pairs
+
+    def groups(self) -> Sequence[Hashable]:
+        """The folder of each training picture: frames of one scene."""
+        return [str(picture.parent) for picture, _ in self._files["train"]]
+
+    def reader(self, split: str) -> Callable[[Path], Tensor]:
+        """Depth is told apart by its bits, not by its split."""
+        return read_depth
+
+    def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
+        """Bilinear resize, if any, and padding."""
+        return {**super().transform(input_shape), "resize": "bilinear", "image": list(self.size)}
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Size of the pictures before padding."""
+        return self.size
+
+    def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
+        """Frames of both tables."""
+        if input_shape[0] != 3 or any(full < part for full, part in zip(input_shape[1:], self.size, strict=True)):
+            height, width = self.size
+            raise ConfigError(
+                f"data={self.name} gives colour pictures of {height}x{width}, padded to the teacher's input, which is "
+                f"{'x'.join(map(str, input_shape))}: set teacher.options.img_size to the next multiple of its patch "
+                "size ([490,644] for patches of 14 and 480x640)"
+            )
+        # does nothing to pictures of this size
+        resize = v2.Resize(list(self.size), interpolation=InterpolationMode.BILINEAR, antialias=True)
+        train, val = (Pairs(self._files[split], read_depth, resize) for split in ("train", "val"))
+        return train, val
+
+    def normalize(self, images_BCHW: Tensor) -> Tensor:
+        """Normalise, then pad with zeros to the model's input; an odd pixel goes to the right and below."""
+        x = super().normalize(images_BCHW)
+        (top, left), (height, width) = padding(x.shape[-2:], self.input_shape[1:]), self.input_shape[1:]
+        return F.pad(x, (left, width - x.shape[-1] - left, top, height - x.shape[-2] - top))
+
+
+def padding(size: Sequence[int], padded: Sequence[int]) -> tuple[int, int]:
+    """Rows above and columns left of an image that was padded evenly."""
+    return (padded[0] - size[0]) // 2, (padded[1] - size[1]) // 2
+
+
+def read_depth(path: Path) -> Tensor:
+    """Depth in metres, float32 ``(1, H, W)``, from an 8-bit or 16-bit PNG.
+
+    Raises
+    ------
+    SampleError
+        If the file is neither.
+    """
+    try:
+        values = np.asarray(Image.open(path))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SampleError(f"{path} cannot be read as depth ({error}): replace it, or take it out") from error
+    if values.ndim == 2 and values.dtype == np.uint8:
+        return torch.from_numpy(values.astype(np.float32) / 255 * FAR)[None]
+    if values.ndim == 2 and values.dtype in (np.uint16, np.int32):  # PIL opens 16-bit PNGs as either
+        return torch.from_numpy(values.astype(np.float32) * MILLIMETRE)[None]
+    raise SampleError(f"{path} holds {values.dtype} of shape {values.shape}, expected one channel of 8 or 16 bits")

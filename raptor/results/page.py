@@ -1,0 +1,103 @@
+"""The report of a study: tables in every form, figures, and one HTML page that stands alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from raptor.files import PACKAGE, write_json, write_text
+from raptor.results import plots, table
+from raptor.results.crosstable import CrossTable, latex_document
+from raptor.results.figures import embedded, save_figure
+from raptor.results.gather import Study
+from raptor.results.heatmap import heatmap
+
+
+def write_report(study: Study, output: Path, title: str, cross: CrossTable | None = None) -> str:
+    """Write tables, figures and page of a study; returns its tables as Markdown.
+
+    Parameters
+    ----------
+    study
+        A :class:`~raptor.results.gather.Study`.
+    output
+        Folder to write to; made if missing.
+    title
+        Heading of the page.
+    cross
+        A :class:`~raptor.results.crosstable.CrossTable` to begin with, or None.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    values = table.rows(study)
+    tables = write_cross_table(cross, output) if cross is not None else []
+    if len(values):
+        name = "table" if cross is None else "surrogates"
+        tables.append(("Table" if cross is None else "Surrogates", table.to_markdown(values), table.CAPTION))
+        write_text(output / f"{name}.md", f"{tables[-1][1]}\n\n{table.CAPTION}\n")
+        write_text(output / f"{name}.csv", values.to_csv(index=False))
+    write_text(output / "runs.csv", table.runs_csv(study))
+
+    figures = []
+    if cross is not None:
+        caption = (
+            "Means as shares of the reference's, seed standard deviations as error bars. After the paper's Figure 7."
+        )
+        figures.append(("figure7", "Backbones and R2", caption, plots.cross_bars(cross, values)))
+    elif study.surrogates():
+        caption = "Seed standard deviations as error bars. After the paper's Figure 7."
+        figures.append(("accuracy_r2", "Accuracy and R2 over k", caption, plots.accuracy_bars(values)))
+    for run in study.of_task("phases"):
+        caption = "Phases outlined: " + ", ".join(f"{key} {value}" for key, value in run["phases"]["source"].items())
+        figure = heatmap(np.array(run["distance"]), run["phases"], _source(run["phases"]["source"]))
+        figures.append((f"distance_{run['name']}", "Distance between layers", caption, figure))
+    if study.surrogates():
+        caption = "Thick: mean over seeds, thin: seeds. Dotted: phase boundaries."
+        figures.append(("r2_by_layer", "R2 by layer and token type", caption, plots.r2_by_layer(study)))
+    if study.of_task("classifier") or study.of_task("distill") or study.surrogates():
+        caption = "Thick: mean over seeds, thin: seeds."
+        figures.append(("training", "Training", caption, plots.training_curves(study)))
+    for name, _, _, figure in figures:
+        save_figure(figure, output / "figures" / name)
+
+    page = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PACKAGE / "results" / "templates"), autoescape=True
+    ).get_template("report.html.j2")
+    html = page.render(
+        title=title,
+        runs=len(study.runs),
+        unfinished=[f"{name} ({state})" for name, state in study.unfinished.items()],
+        data=study.data,
+        tables=[{"title": t, "parts": _cells(text), "caption": c} for t, text, c in tables],
+        figures=[{"title": t, "caption": c, "source": embedded(f)} for _, t, c, f in figures],
+        all_runs=study.runs,
+        versions=study.runs[-1]["versions"],
+    )
+    write_text(output / "report.html", html)
+    return "\n\n".join(text for _, text, _ in tables)
+
+
+def write_cross_table(cross: CrossTable, output: Path) -> list[tuple[str, str, str]]:
+    """Write a table of backbones against data sets in all its forms; returns title, Markdown and caption."""
+    markdown = cross.to_markdown()
+    write_text(output / "table.md", f"{markdown}\n\n{cross.caption}\n")
+    write_text(output / "table.csv", cross.cells.to_csv(index=False))
+    write_json(output / "table.json", cross.to_json())
+    write_text(output / "table.tex", cross.to_latex())
+    write_text(output / "table_document.tex", latex_document(cross.caption))
+    return [(cross.title, markdown, cross.caption)]
+
+
+def _cells(markdown: str) -> list[dict[str, Any]]:
+    """Tables of a Markdown text, as heads and bodies of cells."""
+    parts = []
+    for text in markdown.split("\n\n"):
+        lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+        parts.append({"header": lines[0], "body": lines[2:]})
+    return parts
+
+
+def _source(source: dict[str, Any]) -> str:
+    return f"{source['data']}, {source['images']} training images" if "data" in source else source["distance"]

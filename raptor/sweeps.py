@@ -1,0 +1,76 @@
+"""The jobs of a sweep, without running them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from raptor.files import CONFIGS
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Parameters
+    ----------
+    overrides
+        What the command line of the job alone would say.
+    config
+        Its configuration, resolved.
+    """
+
+    overrides: list[str]
+    config: DictConfig
+
+
+def jobs(config_name: str, overrides: Sequence[str]) -> list[Job]:
+    """All jobs that ``-m`` with these overrides runs, in order.
+
+    Parameters
+    ----------
+    config_name
+        Root configuration, without ``.yaml``.
+    overrides
+        As on the command line; what they leave open is swept as ``hydra.sweeper.params`` says.
+    """
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        root = hydra.compose(config_name, [o for o in overrides if not _sweeps(o)], return_hydra_config=True)
+        given = {o.split("=")[0] for o in overrides}
+        params = [f"{k}={v}" for k, v in (root.hydra.sweeper.params or {}).items() if k not in given]
+        parsed = OverridesParser.create().parse_overrides([*params, *overrides])
+        batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        return [Job(list(job), _compose(config_name, list(job))) for batch in batches for job in batch]
+
+
+def shown(config_name: str) -> bool:
+    """Print every job of a sweep, if the command line says ``-m --cfg job``; Hydra would show the first alone."""
+    arguments = get_args_parser().parse_args()
+    if not (arguments.multirun and arguments.cfg == "job") or arguments.config_dir or arguments.config_name:
+        return False
+    found = jobs(config_name, arguments.overrides)
+    for i, job in enumerate(found, start=1):
+        print(f"--- # job {i} of {len(found)}: {' '.join(job.overrides)}")
+        print(OmegaConf.to_yaml(job.config), end="")
+    return True
+
+
+def _sweeps(override: str) -> bool:
+    return OverridesParser.create().parse_override(override).is_sweep_override()
+
+
+def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+    config = hydra.compose(config_name, overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    resolved: Any = OmegaConf.create({key: value for key, value in values.items() if key != "hydra"})
+    OmegaConf.resolve(resolved)
+    return resolved

@@ -1,0 +1,205 @@
+"""Depth in metres from frozen tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanAbsolutePercentageError, MeanMetric, MeanSquaredError, MetricCollection
+
+from raptor.data.module import ImageData
+from raptor.data.nyuv2 import SIZE, padding
+from raptor.models.backbone import Backbone
+from raptor.models.heads import DepthProbe, LinearProbe
+from raptor.tasks.probe import Probe
+
+EIGEN = (45, 471, 41, 601)  # rows and columns of 480x640 that count, after Eigen et al. 2014
+IGNORED = -100  # bin of pixels that have none
+UPSAMPLE = 4  # logits of patches, before bins are read off
+SHIFT = 1e-3  # metres, so that logarithms stay finite
+VARIANCE = 0.85  # share of the squared mean that the scale-invariant loss takes off
+SCALE_INVARIANT = 10.0  # its weight beside the cross-entropy
+
+
+class DepthProbing(Probe):
+    """Linear layers on ``[patch, cls]`` that sort patches into depth bins: the paper's probe on NYUv2.
+
+    The logits are upsampled fourfold; depth is the expectation under their softmax, upsampled to the picture.
+    The loss is ten times the scale-invariant one at the picture's size, and cross-entropy on the bins at the
+    upsampled grid, where each point takes the depth nearest to it.
+
+    Parameters
+    ----------
+    backbone, data, source
+        As in :class:`~raptor.tasks.probe.Probe`.
+    bins
+        Number of bins.
+    nearest, farthest
+        What the bins span evenly and what counts at validation, in metres.
+    **kwargs
+        As in :class:`~raptor.tasks.probe.Probe`.
+    """
+
+    target, score, higher_is_better = "depth", "rmse", False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        data: ImageData,
+        source: dict[str, Any],
+        bins: int = 256,
+        nearest: float = 1e-3,
+        farthest: float = 10.0,
+        **kwargs: Any,
+    ) -> None:
+        self.num_features = backbone.layout.num_features(backbone.width)
+        self.bins, self.nearest, self.farthest = bins, nearest, farthest
+        super().__init__(backbone=backbone, data=data, source=source, **kwargs)
+
+    def make_head(self) -> DepthProbe:
+        """One linear layer for all patches."""
+        return DepthProbe(self.num_features, self.bins, self.nearest, self.farthest)
+
+    def make_scores(self) -> nn.Module:
+        """RMSE in metres and its companions."""
+        return DepthScores(self.nearest, self.farthest)
+
+    def select(self, tokens_BND: Tensor) -> Tensor:
+        """Class token, if there is one, and patches: ``(B, 1 + P, D)``."""
+        layout = self.backbone.layout
+        kinds = [kind for kind in ("cls", "patches") if kind in layout.types]
+        return torch.cat([layout.select(tokens_BND, kind) for kind in kinds], dim=1)
+
+    def raw(self, heads: Sequence[LinearProbe], features: Tensor) -> Tensor:
+        """Logits ``(K, B, P, bins)``; the class token's part is added to every patch rather than repeated."""
+        weight, bias = (torch.cat([getattr(h.linear, name) for h in heads]) for name in ("weight", "bias"))
+        width, cls = features.shape[-1], features.shape[1] - self.backbone.layout.patches
+        logits = F.linear(features[:, cls:], weight[:, :width], bias)
+        if cls:
+            logits = logits + F.linear(features[:, :1], weight[:, width:])
+        return logits.unflatten(-1, (len(heads), -1)).movedim(-2, 0)
+
+    def _finer(self, raw_BPC: Tensor) -> Tensor:
+        """Logits on the upsampled grid, ``(B, bins, h, w)``: a linear layer and this interpolation commute."""
+        grid = raw_BPC.float().transpose(1, 2).unflatten(2, self.backbone.grid)
+        return F.interpolate(grid, scale_factor=UPSAMPLE, mode="bilinear", align_corners=False)
+
+    def _depth(self, head: DepthProbe, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Depth ``(B, H, W)`` of a picture whose padding is cut off."""
+        depth = head.depth(logits, dim=1)[:, None]
+        padded = self.backbone.input_shape[1:]
+        depth = F.interpolate(depth, size=padded, mode="bilinear", align_corners=False)[:, 0]
+        top, left = padding(size, padded)
+        return depth[:, top : top + size[0], left : left + size[1]]
+
+    def _coarser(self, depth_BHW: Tensor, size: Sequence[int]) -> Tensor:
+        """Depth on the upsampled grid of the padded picture, 0 where there is none."""
+        (height, width), (H, W) = self.backbone.input_shape[1:], depth_BHW.shape[-2:]
+        top, left = padding((H, W), (height, width))
+        padded = F.pad(depth_BHW, (left, width - W - left, top, height - H - top))
+        return F.interpolate(padded[:, None], size=tuple(size), mode="nearest-exact")[:, 0]
+
+    def loss(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
+        """Scale-invariant loss and cross-entropy on bins."""
+        assert isinstance(head, DepthProbe)
+        logits, depth = self._finer(raw), targets.squeeze(1)
+        bins = depth_bins(self._coarser(depth, logits.shape[-2:]), self.bins, self.nearest, self.farthest)
+        total = F.cross_entropy(logits, bins, ignore_index=IGNORED, reduction="sum")
+        apart = scale_invariant(self._depth(head, logits, depth.shape[-2:]), depth)
+        return SCALE_INVARIANT * apart + total / (bins != IGNORED).sum().clamp(min=1)
+
+    def answer(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
+        """Depth at the size of the targets, in metres."""
+        assert isinstance(head, DepthProbe)
+        return self._depth(head, self._finer(raw), targets.shape[-2:])[:, None]
+
+    def mirrored(self, answer: Tensor) -> Tensor:
+        """The map, mirrored."""
+        return answer.flip(-1)
+
+
+def depth_bins(depth: Tensor, bins: int, nearest: float, farthest: float) -> Tensor:
+    """Number of the bin of each depth; :data:`IGNORED` outside ``[nearest, farthest]`` and where it is not finite.
+
+    Parameters
+    ----------
+    depth
+        In metres, any shape.
+    bins
+        Number of bins, which span ``nearest`` to ``farthest`` evenly; ``farthest`` itself is in the last.
+    """
+    known = (depth >= nearest) & (depth <= farthest)
+    share = (depth.nan_to_num(0.0, 0.0, 0.0) - nearest) / (farthest - nearest)
+    return (share * bins).long().clamp(0, bins - 1).where(known, IGNORED)
+
+
+def scale_invariant(pred: Tensor, depth: Tensor) -> Tensor:
+    """Scale-invariant log loss, mean(d^2) - 0.85 mean(d)^2, over pixels of known depth; 0 if there is none.
+
+    Parameters
+    ----------
+    pred, depth
+        In metres, of one shape; d = log(pred + 1e-3) - log(depth + 1e-3). Depth that is not above 0, or not
+        finite, is unknown.
+    """
+    known = (depth > 0) & depth.isfinite()
+    count = known.sum().clamp(min=1)
+    d = torch.log(pred + SHIFT) - torch.log(depth.where(known, 1.0) + SHIFT)
+    d = d.where(known, 0.0)
+    return d.square().sum() / count - VARIANCE * (d.sum() / count) ** 2
+
+
+def eigen_crop(size: Sequence[int]) -> tuple[slice, slice]:
+    """Rows and columns that count, scaled from 480x640 to a size."""
+    rows, columns = (full / native for full, native in zip(size, SIZE, strict=True))
+    top, bottom, left, right = EIGEN
+    return (
+        slice(round(top * rows), round(bottom * rows)),
+        slice(round(left * columns), round(right * columns)),
+    )
+
+
+class DepthScores(nn.Module):
+    """Errors over the Eigen crop, where the true depth lies within bounds.
+
+    ``rmse`` pools all pixels of the set, ``rmse_images`` is the mean over pictures, both in metres; ``abs_rel``
+    is the mean of error over depth, ``delta1`` the share of pixels within a factor of 1.25.
+
+    Parameters
+    ----------
+    nearest, farthest
+        Bounds in metres.
+    """
+
+    def __init__(self, nearest: float, farthest: float) -> None:
+        super().__init__()
+        self.nearest, self.farthest = nearest, farthest
+        self.pixels = MetricCollection(
+            {"rmse": MeanSquaredError(squared=False), "abs_rel": MeanAbsolutePercentageError()}, compute_groups=False
+        )
+        self.means = nn.ModuleDict({"rmse_images": MeanMetric(), "delta1": MeanMetric()})
+        for metric in (*self.pixels.values(), *self.means.values()):
+            metric.set_dtype(torch.float64)  # type: ignore[operator]
+
+    def update(self, pred: Tensor, depth: Tensor) -> None:
+        """Add a batch, ``(B, 1, H, W)`` both, in metres."""
+        rows, columns = eigen_crop(depth.shape[-2:])
+        pred, depth = (x[..., rows, columns].double().flatten(1) for x in (pred, depth))
+        known = (depth >= self.nearest) & (depth <= self.farthest)
+        self.pixels.update(pred[known], depth[known])
+        ratio = torch.maximum(pred[known] / depth[known], depth[known] / pred[known])
+        self.means["delta1"].update((ratio < 1.25).double())  # type: ignore[operator]
+        squares = (pred - depth).square().where(known, 0.0).sum(1) / known.sum(1)
+        self.means["rmse_images"].update(squares[known.any(1)].sqrt())  # type: ignore[operator]
+
+    def compute(self) -> dict[str, Tensor]:
+        """All errors by name."""
+        return {**self.pixels.compute(), **{name: metric.compute() for name, metric in self.means.items()}}  # type: ignore[operator]
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        for metric in (self.pixels, *self.means.values()):
+            metric.reset()  # type: ignore[operator]
