@@ -20,6 +20,13 @@ env: .venv/ready ## Make the environment in .venv
 demo: .venv/ready ## Run the whole pipeline on digits; the report is runs/demo/report/report.html
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
+.venv/ready-mini: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[mini]'
+	@touch $@
+
+mini: .venv/ready-mini ## Run Table 1 in miniature on real pictures; needs Debian's tuxpaint-stamps-default
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/table1_mini.sh
+
 test: .venv/ready ## Run all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
@@ -38,4 +45,4 @@ assets: .venv/ready ## Rebuild what ships from the demo's runs: the digits ViT a
 clean: ## Remove the environment and caches, keep runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist
 
-.PHONY: help env demo test lint assets clean
+.PHONY: help env demo mini test lint assets clean

@@ -15,8 +15,9 @@ Then RAPTOR_DATA=DIR or paths.data=DIR makes data=imagenet, data=ade20k and data
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,8 @@ FRAME = (120, 160)  # pixels of a depth picture
 BACKGROUND = 1  # label of the backdrop; objects follow, 0 is the soft edge of a cut-out
 # of the stereo picture, from scikit-image's documentation: focal length and offset in pixels, baseline in metres
 FOCAL, OFFSET, BASELINE = 994.978, 31.086, 0.193001
-COUNTS = {"imagenet": (60, 20), "ade20k": (240, 60), "nyuv2": (96, 32)}  # training, validation; imagenet: of a class
+BANDS = {"train": [slice(0, 185), slice(370, 555)], "test": [slice(185, 370), slice(555, 741)]}  # its columns
+COUNTS = {"imagenet": (60, 50), "ade20k": (240, 60), "nyuv2": (192, 48)}  # training, validation; imagenet: of a class
 
 
 def read_objects(root: Path) -> dict[str, Image.Image]:
@@ -150,11 +152,12 @@ def stereo() -> tuple[np.ndarray, np.ndarray]:
     return left, np.where(known, FOCAL * BASELINE / (np.where(known, disparity, 1) + OFFSET), 0)
 
 
-def frames(count: int, columns: slice, rng: np.random.Generator) -> Iterator[tuple[Image.Image, np.ndarray]]:
-    """Random windows of a part of the stereo picture, with their depth in metres."""
-    picture, depth = (part[:, columns] for part in stereo())
-    for _ in range(count):
-        height = int(rng.integers(150, 200))
+def frames(count: int, bands: Sequence[slice], rng: np.random.Generator) -> Iterator[tuple[Image.Image, np.ndarray]]:
+    """Random windows of bands of the stereo picture, with their depth in metres."""
+    views = [tuple(part[:, band] for part in stereo()) for band in bands]
+    for i in range(count):
+        picture, depth = views[i % len(views)]
+        height = int(rng.integers(90, 135))
         width = height * FRAME[1] // FRAME[0]
         top, left = (
             int(rng.integers(full - part + 1)) for full, part in zip(depth.shape, (height, width), strict=True)
@@ -192,10 +195,9 @@ def write_nyuv2(root: Path, rng: np.random.Generator) -> None:
     """``data/nyu2_{train,test}.csv``, training depth in 8 bits (255 is 10 m), test depth in 16 (millimetres)."""
     for split, count in zip(("train", "test"), COUNTS["nyuv2"], strict=True):
         rows = []
-        columns = slice(0, 440) if split == "train" else slice(450, None)
-        for i, (image, depth) in enumerate(frames(count, columns, rng), start=1):
+        for i, (image, depth) in enumerate(frames(count, BANDS[split], rng), start=1):
             if split == "train":
-                names = [f"data/nyu2_train/garage_{i % 12:04}_out/{i}.{kind}" for kind in ("jpg", "png")]
+                names = [f"data/nyu2_train/garage_{i % 20:04}_out/{i}.{kind}" for kind in ("jpg", "png")]
                 stored = np.round(depth / 10 * 255).astype(np.uint8)
             else:
                 names = [f"data/nyu2_test/{i:05}_{kind}.png" for kind in ("colors", "depth")]
@@ -210,20 +212,21 @@ def write_nyuv2(root: Path, rng: np.random.Generator) -> None:
 def main() -> None:
     """Read the command line, write the three trees."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to; it must not hold such trees yet")
+    parser.add_argument("folder", type=Path, help="where to; it must not exist yet")
     parser.add_argument("--stamps", type=Path, default=STAMPS, help="folder of the cut-outs (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (%(default)s)")
     arguments = parser.parse_args()
-    roots = [arguments.folder / name for name in ("imagenet", "ADEChallengeData2016", "nyu_data")]
-    for root in roots:
-        if root.exists():
-            sys.exit(f"error: {root} exists: delete it, or choose another folder")
+    if arguments.folder.exists():
+        sys.exit(f"error: {arguments.folder} exists: delete it, or choose another folder")
     objects, backdrops = read_objects(arguments.stamps), read_backdrops()
     rng = np.random.default_rng(arguments.seed)
     scenes = {split: Scenes(objects, photos, rng) for split, photos in backdrops.items()}
-    write_imagenet(roots[0], scenes)
-    write_ade20k(roots[1], scenes)
-    write_nyuv2(roots[2], rng)
+    part = arguments.folder.with_name(f".{arguments.folder.name}.part")  # what was cut off must not look whole
+    shutil.rmtree(part, ignore_errors=True)
+    write_imagenet(part / "imagenet", scenes)
+    write_ade20k(part / "ADEChallengeData2016", scenes)
+    write_nyuv2(part / "nyu_data", rng)
+    part.replace(arguments.folder)
     print(f"{arguments.folder}: imagenet, ADEChallengeData2016 and nyu_data; set RAPTOR_DATA or paths.data to it")
 
 

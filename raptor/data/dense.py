@@ -21,7 +21,7 @@ Pair = tuple[Path, Path]
 
 
 class Pairs:
-    """Pictures with their maps as a dataset: ``(image, map)`` by position, the map ``(H, W)``.
+    """Pictures with their maps as a dataset: ``(image, map)`` by position, the map ``(1, H, W)``.
 
     Parameters
     ----------

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 import raptor
 from raptor.errors import ModelFileError, RaptorError
 from raptor.files import resolve, sha256, write_aside, write_json
-from raptor.models.weights import convert, fill, read_tensors
+from raptor.models.weights import convert, fill, fit_positions, read_tensors
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+POSITIONS = "shell.vit.pos_embed"
 FORMAT = {"format": "raptor-model", "version": 1}
 
 
@@ -191,7 +192,10 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "") -> None:
                 f"{path} is damaged or not the file that {DESCRIPTION} describes (sha256 {found[:12]}..., expected "
                 f"{str(description['sha256'])[:12]}...): copy both files again, or run the job again"
             )
-        fill(model, read_tensors(path), where)
+        tensors = read_tensors(path)
+        if isinstance(model, _kinds()["teacher"]) and POSITIONS in tensors:  # at any input size
+            tensors[POSITIONS] = fit_positions(model.shell.vit, model.spec.name, tensors[POSITIONS], where)
+        fill(model, tensors, where)
         return
     tensors = read_tensors(source, where)
     if not isinstance(model, _kinds()["teacher"]):

@@ -73,6 +73,7 @@ def build_teacher(
     weights: str | Path | None = None,
     pretrained: bool = False,
     head: str | Path | None = None,
+    linear_head: int = 0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     position_std: float | None = None,
@@ -94,6 +95,9 @@ def build_teacher(
     head
         A linear classifier on ``[cls, mean patch]`` to use instead of the ViT's own head: the run folder of a
         linear probe, or a file with ``weight`` and ``bias``, as Meta publishes for DINOv2.
+    linear_head
+        Where ``head`` names none: classes of a new such classifier, to be trained or filled from ``weights``;
+        0 keeps the ViT's own head.
     mean, std
         Normalisation of the input; None takes the model's own.
     position_std
@@ -121,7 +125,7 @@ def build_teacher(
         options,
         _per_channel("mean", mean if mean is not None else vit.pretrained_cfg["mean"], channels),
         _per_channel("std", std if std is not None else vit.pretrained_cfg["std"], channels),
-        0 if head is None else (probe := _read_head(head)).num_classes,
+        linear_head if head is None else (probe := _read_head(head)).num_classes,
     )
     if position_std is not None:
         nn.init.trunc_normal_(vit.pos_embed, std=position_std)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -154,6 +155,29 @@ def convert(vit: VisionTransformer, name: str, state: Mapping[str, Tensor], wher
     if vit.num_classes == 0:
         state = {k: v for k, v in state.items() if not k.startswith(("head.", "head_dist."))}
     return state
+
+
+def fit_positions(vit: VisionTransformer, name: str, position_1ND: Tensor, where: str) -> Tensor:
+    """A position embedding of a square grid at the grid of a model, resized as :func:`convert` would.
+
+    Raises
+    ------
+    ModelFileError
+        If the old grid is neither square nor of the model's shape.
+    """
+    if position_1ND.shape == vit.pos_embed.shape:
+        return position_1ND
+    rows, columns = vit.patch_embed.grid_size
+    prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    old = round((position_1ND.shape[1] - prefix) ** 0.5)
+    if old * old != position_1ND.shape[1] - prefix or position_1ND.shape[2] != vit.embed_dim:
+        raise ModelFileError(
+            f"{where} has a position embedding of shape {tuple(position_1ND.shape)}, which is no square grid of width "
+            f"{vit.embed_dim} to be resized to {rows}x{columns} patches: set the options of the model that made it"
+        )
+    if follows_meta(name):
+        return resize_position_meta(position_1ND, rows, columns)
+    return resample_abs_pos_embed(position_1ND, [rows, columns], num_prefix_tokens=prefix)
 
 
 def follows_meta(name: str) -> bool:

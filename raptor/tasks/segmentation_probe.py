@@ -76,7 +76,7 @@ class SegmentationProbing(Probe):
     def loss(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels; 0 if there is none."""
         logits = self.upsampled(raw, targets.shape[-2:])
-        total = F.cross_entropy(logits, targets.long(), ignore_index=IGNORED, reduction="sum")
+        total = F.cross_entropy(logits, _labels(targets), ignore_index=IGNORED, reduction="sum")
         return total / (targets != IGNORED).sum().clamp(min=1)
 
     def answer(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
@@ -105,7 +105,12 @@ class SegmentationProbing(Probe):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add a batch to the scores."""
         images, targets = batch
-        super().validation_step((images, targets.long()), batch_idx, dataloader_idx)
+        super().validation_step((images, _labels(targets)), batch_idx, dataloader_idx)
+
+
+def _labels(targets: Tensor) -> Tensor:
+    """Labels ``(B, H, W)``, with or without a channel, as classes are counted."""
+    return targets.long().flatten(0, -3)
 
 
 def windows(size: Sequence[int], window: Sequence[int], stride: float) -> list[tuple[int, int]]:

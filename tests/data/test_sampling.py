@@ -42,7 +42,7 @@ def test_augmentation_depends_on_seed_and_draw_alone() -> None:
     draws = flat(StepSampler(6, 3, steps=4, seed=0))
 
     def images(order: list, seed: int) -> dict:
-        training = TrainingSet(data, lambda image: image + torch.randn(()), seed)
+        training = TrainingSet(data, lambda image, label: (image + torch.randn(()), label), seed)
         return {draw.number: training[draw][0].sum().item() for draw in order}
 
     first = images(draws, 0)

@@ -8,7 +8,7 @@ from raptor.data.sources import Online
 from raptor.errors import ConfigError
 from raptor.models.block import BlockConfig
 from raptor.models.io import save
-from raptor.models.surrogate import PhaseBlocks
+from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase
 from raptor.tasks.build import finetune, linear_probe
@@ -71,11 +71,33 @@ def test_a_probe_names_what_it_probes_and_checks_its_input(teacher: Teacher, dat
         linear_probe(teacher=teacher, backbone=str(tmp_path / "larger"), **common)
 
 
+def test_a_surrogate_is_probed_at_the_size_of_its_teacher(teacher: Teacher, tmp_path: Path) -> None:
+    blocks = PhaseBlocks(BlockConfig(width=16, num_heads=2), [Phase(0, 2), Phase(2, 4)], seed=0)
+    folder = save(Surrogate.of_teacher(teacher, blocks), tmp_path / "surrogate")
+    wide = Teacher(tiny_spec(img_size=[8, 12]))
+    state = teacher.state_dict()
+    state["shell.vit.pos_embed"] = torch.randn_like(wide.state_dict()["shell.vit.pos_embed"])
+    wide.load_state_dict(state)
+    data = Digits()
+    data.prepare((1, 8, 12), (0.3,), (0.4,))
+    common = {"data": data, "source": Online(), "surrogate": SurrogateOptions(), "seed": 0, **OPTIONS}
+    probe = linear_probe(teacher=wide, backbone=str(folder), **common)
+    images = torch.randn(2, 1, 8, 12)
+    expected = Surrogate.of_teacher(wide, blocks).eval()(images)
+    assert torch.equal(probe.backbone(images), expected)
+    assert probe.backbone.layout.patches == 6
+    wide.shell.vit.norm.weight.data += 1
+    with pytest.raises(ConfigError, match="another embedding, norm or head than the teacher"):
+        linear_probe(teacher=wide, backbone=str(folder), **common)
+
+
 def test_frozen_means_frozen(teacher: Teacher, data: Digits) -> None:
     probe = linear_probe(teacher=teacher, data=data, source=Online(), surrogate=SurrogateOptions(), seed=0, **OPTIONS)
     probe.train()
     assert not any(module.training for module in probe.backbone.modules())
-    images, labels = data.train_images[:4]
-    torch.nn.functional.cross_entropy(probe._logits(data.normalize(images)), labels).backward()
-    assert all(p.grad is None for p in probe.backbone.parameters())
-    assert probe.probe.linear.weight.grad is not None
+    images, labels = data.train_images[:4]  # type: ignore[index]
+    (head, *_) = probe.heads
+    (raw, *_) = probe.raw([head], probe.extract(data.normalize(images)))
+    probe.loss(head, raw, labels).backward()
+    assert all(p.grad is None and not p.requires_grad for p in probe.backbone.parameters())
+    assert head.linear.weight.grad.abs().sum() > 0
