@@ -1,7 +1,7 @@
 """Time of a training step of K stacked heads against that of one head, on a frozen backbone that runs in the step.
 
-``python benchmarks/probes.py`` times the three probes on the miniature's ViT and picture sizes, on the CPU, one head and
-K heads in turn; the pictures are noise, since time does not depend on them.
+``python benchmarks/probes.py`` times the three probes on the miniature's ViT and picture sizes, on the CPU, one head
+and K heads in turn; the pictures are noise, since time does not depend on them.
 """
 
 from __future__ import annotations

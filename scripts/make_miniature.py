@@ -48,8 +48,8 @@ OBJECTS = {  # class: cut-out
     "rubber_duck": "household/rubberduck.png",
     "trumpet": "hobbies/music/brass/trumpet.png",
 }
-BACKDROPS = {
-    "train": ["china", "astronaut", "coffee", "gravel", "hubble_deep_field"],
+BACKDROPS = {  # photographs of scikit-image, and china and flower of scikit-learn
+    "train": ["astronaut", "camera", "chelsea", "china", "coffee", "flower", "gravel", "hubble_deep_field", "retina"],
     "val": ["brick", "grass", "ihc", "rocket"],
 }
 SIDE = 96  # pixels of a classification picture
@@ -59,7 +59,7 @@ BACKGROUND = 1  # label of the backdrop; objects follow, 0 is the soft edge of a
 # of the stereo picture, from scikit-image's documentation: focal length and offset in pixels, baseline in metres
 FOCAL, OFFSET, BASELINE = 994.978, 31.086, 0.193001
 BANDS = {"train": [slice(0, 185), slice(370, 555)], "test": [slice(185, 370), slice(555, 741)]}  # its columns
-COUNTS = {"imagenet": (60, 50), "ade20k": (240, 60), "nyuv2": (192, 48)}  # training, validation; imagenet: of a class
+COUNTS = {"imagenet": (120, 50), "ade20k": (240, 60), "nyuv2": (192, 48)}  # training, validation; imagenet: of a class
 
 
 def read_objects(root: Path) -> dict[str, Image.Image]:
@@ -80,7 +80,7 @@ def read_backdrops() -> dict[str, list[Image.Image]]:
     except ImportError:
         sys.exit("error: scikit-image is needed: pip install scikit-image")
     folder = Path(skimage.__file__).parent / "data"
-    photos = {"china": Image.fromarray(load_sample_images().images[0])}
+    photos = dict(zip(("china", "flower"), map(Image.fromarray, load_sample_images().images), strict=True))
     for name in {name for names in BACKDROPS.values() for name in names} - photos.keys():
         photos[name] = Image.open(next(folder.glob(f"{name}.*"))).convert("RGB")
     return {split: [photos[name] for name in names] for split, names in BACKDROPS.items()}
@@ -103,11 +103,12 @@ class Scenes:
         self.objects, self.backdrops, self.rng = objects, backdrops, rng
 
     def backdrop(self, side: int) -> Image.Image:
-        """A random part of a random photograph."""
+        """A random part of a random photograph, turned by quarters, its colours exchanged."""
         photo = self.backdrops[self.rng.integers(len(self.backdrops))]
         part = int(min(photo.size) * self.rng.uniform(0.4, 0.9))
         left, top = (int(self.rng.integers(full - part + 1)) for full in photo.size)
-        return photo.crop((left, top, left + part, top + part)).resize((side, side), Image.Resampling.BICUBIC)
+        cut = photo.crop((left, top, left + part, top + part)).resize((side, side), Image.Resampling.BICUBIC)
+        return Image.fromarray(np.rot90(np.asarray(cut), self.rng.integers(4))[..., self.rng.permutation(3)].copy())
 
     def place(self, canvas: Image.Image, name: str, low: float, high: float) -> np.ndarray:
         """Set an object into a picture; returns its opacity there, 0..255."""

@@ -25,6 +25,7 @@ COMMON = [
 STAGES = {
     "distill": ["task=distill", "surrogate.phases=[[7,10],[10,12]]", "task.input_noise=0.1"],
     "finetune": ["task=finetune", "surrogate.boundaries=[5]"],
+    "probe": ["task=linear_probe", "task.cache=false", "task.learning_rates=[1e-2,1e-3]"],
     "cached": ["task=distill", "surrogate.phases=[[3,6]]", "activations=cached"],
     # stochastic depth, accumulation and augmentation draw random numbers too
     "classifier": [
@@ -76,6 +77,7 @@ def test_killed_runs_end_in_the_same_weights(tmp_path: Path, stage: str) -> None
     results = [json.loads((path / "result.json").read_text()) for path in (uninterrupted, folder)]
     assert (folder / "model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
     assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0].get("selection") == results[1].get("selection")
     assert [r["steps"] for r in results] == [STEPS, STEPS]
     assert results[1]["attempts"] == kills + 1
     # the curves have neither gap nor doubled step

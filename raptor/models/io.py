@@ -162,7 +162,7 @@ def load(folder: str | Path) -> Any:
     return model.eval()
 
 
-def read_weights(model: nn.Module, source: str | Path, key: str = "") -> None:
+def read_weights(model: nn.Module, source: str | Path, key: str = "", own_head: bool = False) -> None:
     """Fill a model from a model folder, or a teacher from a plain weight file.
 
     Parameters
@@ -174,6 +174,8 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "") -> None:
         ``.safetensors`` or ``.pth``, in a key layout that :func:`~raptor.models.weights.convert` knows.
     key
         Configuration key to name in errors.
+    own_head
+        Whether a folder's weights may lack the linear head of the model, which then keeps its own.
 
     Raises
     ------
@@ -181,6 +183,7 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "") -> None:
         If the source is missing, damaged or of another shape; the model is then unchanged.
     """
     where = f"{key}={source}" if key else str(source)
+    head = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("shell.linear_head.")}
     source = resolve(source)
     if source.is_dir():
         description = describe(source)
@@ -195,14 +198,13 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "") -> None:
         tensors = read_tensors(path)
         if isinstance(model, _kinds()["teacher"]) and POSITIONS in tensors:  # at any input size
             tensors[POSITIONS] = fit_positions(model.shell.vit, model.spec.name, tensors[POSITIONS], where)
-        fill(model, tensors, where)
+        fill(model, (head if own_head else {}) | tensors, where)
         return
     tensors = read_tensors(source, where)
     if not isinstance(model, _kinds()["teacher"]):
         raise ModelFileError(f"{where} is a bare weight file, which can fill a teacher only")
     state = convert(model.shell.vit, model.spec.name, tensors, where)
-    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("shell.linear_head.")}
-    fill(model, own | {_from_timm(name): tensor for name, tensor in state.items()}, where)
+    fill(model, head | {_from_timm(name): tensor for name, tensor in state.items()}, where)
 
 
 def _from_timm(name: str) -> str:

@@ -116,6 +116,7 @@ def build_teacher(
     ModelFileError
         If the weights are missing, damaged or of another shape.
     """
+    probe = None if head is None else _read_head(head)  # before anything is fetched
     pretrained = pretrained and weights is None
     options = {key: value for key, value in (options or {}).items() if (key, value) != ("img_size", None)}
     vit = _build(ViTSpec(name, options), pretrained)
@@ -125,7 +126,7 @@ def build_teacher(
         options,
         _per_channel("mean", mean if mean is not None else vit.pretrained_cfg["mean"], channels),
         _per_channel("std", std if std is not None else vit.pretrained_cfg["std"], channels),
-        linear_head if head is None else (probe := _read_head(head)).num_classes,
+        linear_head if probe is None else probe.num_classes,
     )
     if position_std is not None:
         nn.init.trunc_normal_(vit.pos_embed, std=position_std)
@@ -133,8 +134,8 @@ def build_teacher(
     if weights is not None:
         from raptor.models.io import read_weights
 
-        read_weights(teacher, weights, key="teacher.weights")
-    if head is not None:
+        read_weights(teacher, weights, key="teacher.weights", own_head=probe is not None)
+    if probe is not None:
         _put_head(teacher.shell, probe, f"teacher.head={head}")
     teacher.trained = pretrained or weights is not None
     return teacher

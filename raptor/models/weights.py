@@ -165,15 +165,15 @@ def fit_positions(vit: VisionTransformer, name: str, position_1ND: Tensor, where
     ModelFileError
         If the old grid is neither square nor of the model's shape.
     """
-    if position_1ND.shape == vit.pos_embed.shape:
-        return position_1ND
+    if position_1ND.shape == vit.pos_embed.shape or position_1ND.shape[2] != vit.embed_dim:
+        return position_1ND  # of another width: fill tells that, with all else that does not fit
     rows, columns = vit.patch_embed.grid_size
     prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
     old = round((position_1ND.shape[1] - prefix) ** 0.5)
-    if old * old != position_1ND.shape[1] - prefix or position_1ND.shape[2] != vit.embed_dim:
+    if old * old != position_1ND.shape[1] - prefix:
         raise ModelFileError(
-            f"{where} has a position embedding of shape {tuple(position_1ND.shape)}, which is no square grid of width "
-            f"{vit.embed_dim} to be resized to {rows}x{columns} patches: set the options of the model that made it"
+            f"{where} has a position embedding for {position_1ND.shape[1] - prefix} patches, which are no square to be "
+            f"resized to {rows}x{columns}: set the teacher.options.img_size of the model that made it"
         )
     if follows_meta(name):
         return resize_position_meta(position_1ND, rows, columns)

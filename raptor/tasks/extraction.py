@@ -58,6 +58,14 @@ class Extraction:
     make: Make
     about: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        if self.data.target != "class" or self.data.on_error != "raise":
+            raise ConfigError(
+                f"data={self.data.name} with targets of kind {self.data.target!r} and data.on_error="
+                f"{self.data.on_error}: a store holds every image with its class; take other data, or "
+                "data.on_error=raise"
+            )
+
     def open(self, shard_size: int) -> Store:
         """The store, made if missing; see :meth:`Store.create`."""
         return Store.create(self.folder, self.fields, len(self.images), shard_size, self.about)
