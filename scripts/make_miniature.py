@@ -108,7 +108,9 @@ class Scenes:
         part = int(min(photo.size) * self.rng.uniform(0.4, 0.9))
         left, top = (int(self.rng.integers(full - part + 1)) for full in photo.size)
         cut = photo.crop((left, top, left + part, top + part)).resize((side, side), Image.Resampling.BICUBIC)
-        return Image.fromarray(np.rot90(np.asarray(cut), self.rng.integers(4))[..., self.rng.permutation(3)].copy())
+        return Image.fromarray(
+            np.rot90(np.asarray(cut), int(self.rng.integers(4)))[..., self.rng.permutation(3)].copy()
+        )
 
     def place(self, canvas: Image.Image, name: str, low: float, high: float) -> np.ndarray:
         """Set an object into a picture; returns its opacity there, 0..255."""
