@@ -124,7 +124,9 @@ def _check_keys(config: DictConfig, config_name: str) -> None:
             raise ConfigError(unknown_key(added, known))
     for key in config:
         if key not in known:
-            raise ConfigError(unknown_key(str(key), known))
+            chosen = HydraConfig.get().runtime.choices.get("experiment")
+            other = f"; experiment={chosen} may be one of another command" if chosen else ""
+            raise ConfigError(unknown_key(str(key), known) + other)
 
 
 def _set_up_logging() -> None:

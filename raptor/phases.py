@@ -16,7 +16,7 @@ from raptor.files import write_aside, write_json
 from raptor.partition.files import read_distance
 from raptor.partition.maxcut import SOLVERS, Matrix
 from raptor.partition.quality import solve_all
-from raptor.results.run import RunFolder
+from raptor.results.run import RunFolder, check_inputs
 
 log = logging.getLogger("raptor.phases")
 
@@ -29,6 +29,7 @@ def main(config: DictConfig) -> None:
     result = None if from_file else run.result()
     if result is None:
         _check(config)
+        check_inputs(config)
         with run.recording():
             result = find(config, run)
     for k, boundaries in result["phases"]["boundaries"].items():

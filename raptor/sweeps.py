@@ -54,7 +54,7 @@ def jobs(config_name: str, overrides: Sequence[str]) -> list[Job]:
 def shown(config_name: str) -> bool:
     """Print every job of a sweep, if the command line says ``-m --cfg job``; Hydra would show the first alone."""
     arguments = get_args_parser().parse_args()
-    if not (arguments.multirun and arguments.cfg == "job") or arguments.config_dir or arguments.config_name:
+    if not (arguments.multirun and arguments.cfg == "job") or arguments.config_dir or arguments.package:
         return False
     found = jobs(config_name, arguments.overrides)
     for i, job in enumerate(found, start=1):

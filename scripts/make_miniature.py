@@ -9,7 +9,8 @@ the classes, are the same in both, in other poses, sizes and places.
   sudo apt-get install tuxpaint-stamps-default      (or unpack the package anywhere and name its folder by --stamps)
   pip install scikit-image
 
-Then RAPTOR_DATA=DIR or paths.data=DIR makes data=imagenet, data=ade20k and data=nyuv2 read from there.
+Then RAPTOR_DATA=DIR or paths.data=DIR makes data=imagenet (with data.pixels=null), data=ade20k and data=nyuv2 read from
+there, and RAPTOR_MINIATURE=DIR those of experiment=table1_mini.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ OBJECTS = {  # class: cut-out
     "trumpet": "hobbies/music/brass/trumpet.png",
 }
 BACKDROPS = {  # photographs of scikit-image, and china and flower of scikit-learn
-    "train": ["astronaut", "camera", "chelsea", "china", "coffee", "flower", "gravel", "hubble_deep_field", "retina"],
-    "val": ["brick", "grass", "ihc", "rocket"],
+    "train": ["astronaut", "brick", "camera", "chelsea", "china", "gravel", "hubble_deep_field", "ihc", "retina"],
+    "val": ["coffee", "flower", "grass", "rocket"],
 }
 SIDE = 96  # pixels of a classification picture
 SCENE = 96  # pixels of a segmentation picture
@@ -103,14 +104,11 @@ class Scenes:
         self.objects, self.backdrops, self.rng = objects, backdrops, rng
 
     def backdrop(self, side: int) -> Image.Image:
-        """A random part of a random photograph, turned by quarters, its colours exchanged."""
+        """A random part of a random photograph."""
         photo = self.backdrops[self.rng.integers(len(self.backdrops))]
         part = int(min(photo.size) * self.rng.uniform(0.4, 0.9))
         left, top = (int(self.rng.integers(full - part + 1)) for full in photo.size)
-        cut = photo.crop((left, top, left + part, top + part)).resize((side, side), Image.Resampling.BICUBIC)
-        return Image.fromarray(
-            np.rot90(np.asarray(cut), int(self.rng.integers(4)))[..., self.rng.permutation(3)].copy()
-        )
+        return photo.crop((left, top, left + part, top + part)).resize((side, side), Image.Resampling.BICUBIC)
 
     def place(self, canvas: Image.Image, name: str, low: float, high: float) -> np.ndarray:
         """Set an object into a picture; returns its opacity there, 0..255."""
@@ -230,7 +228,7 @@ def main() -> None:
     write_ade20k(part / "ADEChallengeData2016", scenes)
     write_nyuv2(part / "nyu_data", rng)
     part.replace(arguments.folder)
-    print(f"{arguments.folder}: imagenet, ADEChallengeData2016 and nyu_data; set RAPTOR_DATA or paths.data to it")
+    print(f"{arguments.folder}: imagenet, ADEChallengeData2016, nyu_data; RAPTOR_MINIATURE names it to table1_mini")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-export RAPTOR_DATA="${RAPTOR_DATA:-data/miniature}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export RAPTOR_MINIATURE="${RAPTOR_MINIATURE:-data/miniature}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 seeds=(${SEEDS:-0 1})
+
+trap 'trap - TERM; kill -TERM 0; exit 130' INT TERM # whatever stops this stops its jobs
+if command -v flock >/dev/null; then # and if it was killed, its jobs hold this lock until they end
+  mkdir -p "${RAPTOR_RUNS:-runs}"
+  exec 9>"${RAPTOR_RUNS:-runs}/.table1_mini.lock"
+  flock 9
+fi
 
 step() { printf '\n== %s\n' "$1"; }
 train() { python -m raptor.train "$@"; }
@@ -17,7 +24,7 @@ one_seed() {
 }
 
 step "pictures"
-[[ -e $RAPTOR_DATA ]] || python scripts/make_miniature.py "$RAPTOR_DATA"
+[[ -e $RAPTOR_MINIATURE ]] || python scripts/make_miniature.py "$RAPTOR_MINIATURE"
 step "pixel cache"
 python -m raptor.extract experiment=table1_mini/pixels
 step "teacher"
@@ -25,15 +32,11 @@ OMP_NUM_THREADS=2 train experiment=table1_mini/teacher
 step "phases"
 python -m raptor.phases experiment=table1_mini/phases
 step "stage 1, stage 2, probes (seeds ${seeds[*]})"
-set -m # each seed in a process group of its own, so that Ctrl-C ends all of it
 jobs=()
-trap 'for job in "${jobs[@]}"; do kill -- "-$job" 2>/dev/null || true; done' EXIT
-trap 'exit 130' INT TERM
 for seed in "${seeds[@]}"; do
   one_seed "$seed" &
   jobs+=($!)
 done
 for job in "${jobs[@]}"; do wait "$job"; done
-trap - EXIT
 step "report"
 python -m raptor.report experiment=table1_mini

@@ -162,7 +162,7 @@ def test_one_to_six_blocks(call: Call, tmp_path: Path, trees: Path, monkeypatch:
 def test_the_miniature_and_a_deleted_result(
     call: Call, tmp_path: Path, trees: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAPTOR_DATA", str(trees))
+    monkeypatch.setenv("RAPTOR_MINIATURE", str(trees))
     runs = tmp_path / "runs" / "table1_mini"
     tiny = ["teacher.options.depth=4", "teacher.options.embed_dim=16", "teacher.linear_head=2"]
     call("extract", "experiment=table1_mini/pixels", *tiny)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import start
+from tests.trees import lay_out
 
 STEPS = 60
 COMMON = [
@@ -25,6 +26,15 @@ COMMON = [
 STAGES = {
     "distill": ["task=distill", "surrogate.phases=[[7,10],[10,12]]", "task.input_noise=0.1"],
     "finetune": ["task=finetune", "surrogate.boundaries=[5]"],
+    "dense": [
+        "protocol=mini_nyuv2",
+        "teacher=mini_vit",
+        "teacher.options.depth=2",
+        "paths.data=trees",
+        "trainer.max_epochs=null",
+        "trainer.check_val_every_n_epoch=null",
+        "trainer.limit_val_batches=1.0",
+    ],
     "probe": ["task=linear_probe", "task.cache=false", "task.learning_rates=[1e-2,1e-3]"],
     "cached": ["task=distill", "surrogate.phases=[[3,6]]", "activations=cached"],
     # stochastic depth, accumulation and augmentation draw random numbers too
@@ -52,6 +62,8 @@ def test_killed_runs_end_in_the_same_weights(tmp_path: Path, stage: str) -> None
     if stage == "cached":
         extract = ["layers=[3,4,5,6]", "shard_size=100", "data.batch_size=8"]
         assert start("extract", *extract, cwd=tmp_path).wait(timeout=300) == 0
+    if stage == "dense":
+        lay_out(tmp_path / "trees")
     whole = start("train", *arguments, f"paths.runs={tmp_path / 'whole'}", cwd=tmp_path)
     rng = random.Random(stage)
     folder = tmp_path / "killed" / "default" / "run"

@@ -53,6 +53,7 @@ class ADE20K(DenseData):
         "ROOT/images/{training,validation}/*.jpg and ROOT/annotations/{training,validation}/*.png of the same names, "
         "as ADEChallengeData2016.zip of the MIT Scene Parsing Benchmark unpacks"
     )
+    keys = "paths.ade20k, RAPTOR_ADE20K"
 
     def __init__(
         self, root: str | Path, num_classes: int = 150, evaluation: str = "squash", name: str = "ade20k", **kwargs: Any
@@ -111,6 +112,11 @@ class ADE20K(DenseData):
             for split, transform in (("train", squash), ("val", evaluate))
         )
         return train, val
+
+    def judged_training_images(self) -> Images:
+        """Training pictures as ``evaluation`` says."""
+        transform = self.val_images.transform  # type: ignore[attr-defined]
+        return Pairs(self._files["train"], self._read_labels, transform)
 
     def summary(self) -> dict[str, Any]:
         """Plain data about the data, with the way of evaluating."""

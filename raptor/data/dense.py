@@ -61,6 +61,7 @@ class DenseData(ImageData):
     """
 
     layout = ""  # what the folder must hold, and where to get it
+    keys = ""  # what else names the folder
 
     def __init__(self, root: str | Path, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -74,7 +75,9 @@ class DenseData(ImageData):
 
     def misplaced(self, problem: str) -> ConfigError:
         """Error for a data set that is missing or laid out otherwise."""
-        return ConfigError(f"data.root={self.root}: {problem}. Expected: {self.layout}. Set data.root to its folder")
+        return ConfigError(
+            f"data.root={self.root}: {problem}. Expected: {self.layout}. Set {self.keys} or data.root to ROOT"
+        )
 
     @abstractmethod
     def list_files(self, split: str) -> list[Pair]:

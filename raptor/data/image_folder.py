@@ -15,7 +15,11 @@ from raptor.data.module import ImageData, Images
 from raptor.data.pixels import SPLITS
 from raptor.errors import ConfigError, SampleError
 
-LAYOUT = "ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, the same classes in both"
+LAYOUT = (
+    "ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, the same classes in both; for ImageNet-1k, ILSVRC2012 of "
+    "image-net.org with the validation pictures sorted by class. Set data.root to ROOT (of data=imagenet: "
+    "paths.imagenet or RAPTOR_IMAGENET)"
+)
 
 
 class PictureFolders(ImageData):

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class ImageData(LightningDataModule, ABC):
         function that makes one for a ``size``. None: the images as they are for validation.
     pixels
         A pixel cache to take the images from (``raptor.extract content=pixels``), or None to make them anew
-        every time. The images are the same, byte for byte.
+        every time. The images are the same, byte for byte; not to be combined with ``augment``.
     on_error
         What to do about a file that cannot be used: ``raise``, or ``skip`` to leave it out, count and report it.
     """
@@ -68,6 +69,11 @@ class ImageData(LightningDataModule, ABC):
             raise ConfigError(f"data.batch_size={batch_size} and data.eval_batch_size={eval_batch_size} start at 1")
         if on_error not in ON_ERROR:
             raise ConfigError(f"data.on_error={on_error!r} is unknown; choose {' or '.join(ON_ERROR)}")
+        if augment is not None and pixels is not None:
+            raise ConfigError(
+                f"data.pixels={pixels} holds images that are cropped already, which data.augment cannot crop anew: set "
+                "data.pixels=null to augment the originals, or data.augment=null"
+            )
         self.train_samples: Any = None  # a dataset of whole batches that takes the place of the training images
         self.eval_samples: dict[str, Any] = {}  # the same for what eval_images names
         self.eval_splits: tuple[str, ...] = ("val",)  # what a validation during training goes through, in order
@@ -174,13 +180,14 @@ class ImageData(LightningDataModule, ABC):
         ConfigError
             If nothing would be left on one side.
         """
-        groups = list(self.groups() or range(len(self.train_images)))
-        names = list(dict.fromkeys(groups))
-        chosen: set[Hashable] = set()
+        groups: Sequence[Hashable] = self.groups() or range(len(self.train_images))
+        sizes = Counter(groups)
+        names, chosen, held = list(sizes), set(), 0
         for i in np.random.default_rng(0).permutation(len(names)):
-            if sum(group in chosen for group in groups) >= share * len(groups):
+            if held >= share * len(groups):
                 break
             chosen.add(names[i])
+            held += sizes[names[i]]
         self.held_out = np.array([group in chosen for group in groups])
         if self.held_out.all() or not self.held_out.any():
             raise ConfigError(f"{len(names)} groups of training images are too few to hold {share:.0%} out")
@@ -190,7 +197,11 @@ class ImageData(LightningDataModule, ABC):
         if split == "val":
             return self.val_images
         assert self.held_out is not None
-        return Subset(self.train_images, self.held_out.nonzero()[0].tolist())  # type: ignore[arg-type]
+        return Subset(self.judged_training_images(), self.held_out.nonzero()[0].tolist())  # type: ignore[arg-type]
+
+    def judged_training_images(self) -> Images:
+        """Training images as validation images are prepared."""
+        return self.train_images
 
     def report_skipped(self, reason: str) -> None:
         """Note a file that was left out; the first time, say so."""

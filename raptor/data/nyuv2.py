@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class NYUv2(DenseData):
         "ROOT/data/nyu2_train.csv and ROOT/data/nyu2_test.csv, each row a picture and its depth PNG as paths from "
         "ROOT, as the nyu-depth-v2 archive of Kaggle unpacks"
     )
+    keys = "paths.nyuv2, RAPTOR_NYUV2"
 
     def __init__(self, root: str | Path, size: Sequence[int] = SIZE, name: str = "nyuv2", **kwargs: Any) -> None:
         self.size = (int(size[0]), int(size[1]))
@@ -65,10 +67,13 @@ class NYUv2(DenseData):
         table = self.root / TABLES[split]
         if not table.is_file():
             raise self.misplaced(f"there is no {TABLES[split]}")
-        there = {Path(folder) / name for folder, _, names in os.walk(self.root / "data") for name in names}
+        walked = os.walk(self.root / "data", followlinks=True)
+        there = {Path(folder) / name for folder, _, names in walked for name in names}
         pairs = []
-        with table.open(newline="") as file:
+        with table.open(newline="", encoding="utf-8-sig") as file:
             for number, row in enumerate(csv.reader(file), start=1):
+                if not row:
+                    continue
                 if len(row) < 2:
                     self.unusable(f"{table} line {number} is {','.join(row)!r}, not a picture and its depth")
                     continue
@@ -81,8 +86,8 @@ class NYUv2(DenseData):
         return pairs
 
     def groups(self) -> Sequence[Hashable]:
-        """The folder of each training picture: frames of one scene."""
-        return [str(picture.parent) for picture, _ in self._files["train"]]
+        """The scene of each training picture; ``den_0001a_out`` and ``den_0001b_out`` are parts of one."""
+        return [re.sub(r"(?<=\d)[a-z]?(_out)?$", "", picture.parent.name) for picture, _ in self._files["train"]]
 
     def reader(self, split: str) -> Callable[[Path], Tensor]:
         """Depth is told apart by its bits, not by its split."""

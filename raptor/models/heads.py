@@ -76,7 +76,9 @@ class DepthProbe(LinearProbe):
 
     def depth(self, logits: Tensor, dim: int = -1) -> Tensor:
         """Expectation of the depth in metres under the softmax over bins, which ``dim`` counts."""
-        return logits.float().softmax(dim).movedim(dim, -1) @ self.centres()
+        return (logits.float().softmax(dim).movedim(dim, -1) * self.centres()).sum(
+            -1
+        )  # no product for autocast to round
 
     def to_config(self) -> dict[str, Any]:
         """Plain dictionary from which :meth:`from_config` builds the same architecture."""
@@ -89,10 +91,11 @@ class DepthProbe(LinearProbe):
 
 
 def stacked(heads: Iterable[nn.Module], features: Tensor) -> Tensor:
-    """Logits of K linear probes by one matrix product: ``(..., F)`` to ``(K, ..., classes)``."""
+    """Logits of K linear probes by one matrix product, in float32: ``(..., F)`` to ``(K, ..., classes)``."""
     linears = [cast(LinearProbe, head).linear for head in heads]
     weight, bias = (torch.cat([getattr(linear, name) for linear in linears]) for name in ("weight", "bias"))
-    return F.linear(features, weight, bias).unflatten(-1, (len(linears), -1)).movedim(-2, 0)
+    with torch.autocast(features.device.type, enabled=False):  # rounded logits tie, and ties go to the first class
+        return F.linear(features.float(), weight, bias).unflatten(-1, (len(linears), -1)).movedim(-2, 0)
 
 
 def read_linear(path: Path, where: str) -> LinearProbe:
@@ -110,6 +113,11 @@ def read_linear(path: Path, where: str) -> LinearProbe:
     ModelFileError
         If it holds anything else.
     """
+    if not path.is_file():
+        raise ModelFileError(
+            f"{where} does not exist: python scripts/download_heads.py {path.parent} fetches Meta's heads; or give "
+            "the run folder of a linear probe"
+        )
     state = read_tensors(path, where)
     if state.keys() != {"weight", "bias"} or state["weight"].ndim != 2:
         raise ModelFileError(

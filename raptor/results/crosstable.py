@@ -11,9 +11,11 @@ import pandas as pd
 
 from raptor.errors import ConfigError, from_node
 from raptor.results.gather import Run, Study
+from raptor.results.rules import RULES
 from raptor.results.statistics import Spread
 
 MISSING = "missing"
+SPECIAL = {c: "\\" + c for c in "%_&#$"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,21 @@ class CrossTable:
         self.runs, self.selection, self.reference, self.source, self.title = runs, selection, reference, source, title
         self.rows = {key: from_node(Row, row, f"table.rows.{key}") for key, row in rows.items()}
         self.columns = {key: from_node(Column, column, f"table.columns.{key}") for key, column in columns.items()}
+        if selection not in RULES:
+            raise ConfigError(f"table.selection={selection!r} is unknown: choose among {', '.join(RULES)}")
         if reference is not None and reference not in self.rows:
             raise ConfigError(f"table.reference={reference} is no row of the table: choose among {', '.join(rows)}")
         self._found = {(row, column): self._runs(study, row, column) for row in self.rows for column in self.columns}
-        self._rules = {rule: text for run in study.runs for rule, text in _selection(run).get("rules", {}).items()}
         self.cells = pd.DataFrame([self._cell(row, column) for row in self.rows for column in self.columns])
 
     def _runs(self, study: Study, row: str, column: str) -> list[Run]:
         pattern = self.runs.format(row=self.rows[row].runs, column=column)
         return [run for run in study.runs if fnmatchcase(run["name"], pattern)]
+
+    def covers(self, names: Sequence[str]) -> bool:
+        """Whether any of these runs is in a cell."""
+        own = {run["name"] for runs in self._found.values() for run in runs}
+        return bool(own & set(names))
 
     def values(self, row: str, column: str) -> list[float]:
         """The number of each run of a cell, by the rule of selection, in the column's unit."""
@@ -186,12 +194,15 @@ class CrossTable:
     @property
     def caption(self) -> str:
         """What the numbers are, and what they are not."""
-        rule = self._rules.get(self.selection, "as each run gives it")
+        runs = [run for found in self._found.values() for run in found]
         text = (
-            f"Frozen backbones, linear probes: mean ± standard deviation over runs with different seeds. Selection: "
-            f"{self.selection} ({rule}). Cells say how many runs they have where some are missing; no number is "
-            "filled in. The interval is Student's, over runs."
+            "Mean ± standard deviation over runs with different seeds. Cells say how many runs they have where some "
+            "are missing; no number is filled in. The interval is Student's, over runs."
         )
+        if any(_selection(run) for run in runs):
+            text += f" Probes on frozen backbones, selection {self.selection}: {RULES[self.selection]}."
+        if any(not _selection(run) for run in runs):
+            text += " Runs that are no probes: last step through the teacher's head, nothing selected."
         if self.reference:
             lower = [c.title for c in self.columns.values() if not c.higher_is_better]
             text += f" Shares refer to the mean of {self.rows[self.reference].title}"
@@ -204,10 +215,12 @@ class CrossTable:
             table.to_markdown(index=False, disable_numparse=True) for table in (self.wide(), self.long())
         )
 
-    def to_latex(self) -> str:
-        """The printed form as a ``tabular`` with booktabs' rules."""
-        table = self.wide().to_latex(index=False, escape=True, column_format="l" + "r" * len(self.columns))
-        return table.replace("±", r"$\pm$")
+    def to_latex(self, details: bool = False) -> str:
+        """The printed form, or that with all details, as a ``tabular`` with booktabs' rules."""
+        table = self.long() if details else self.wide()
+        left = 2 if details else 1
+        columns = "l" * left + "r" * (table.shape[1] - left)
+        return _tex(table.to_latex(index=False, escape=True, column_format=columns))
 
     def to_json(self) -> dict[str, Any]:
         """All cells with the values of their runs, as plain data."""
@@ -224,13 +237,18 @@ class CrossTable:
 
 
 def latex_document(caption: str) -> str:
-    """A document around ``table.tex``, to be compiled as it is."""
-    for plain, escaped in (("%", r"\%"), ("_", r"\_"), ("±", r"$\pm$")):
-        caption = caption.replace(plain, escaped)
-    return (
-        "\\documentclass{article}\n\\usepackage{booktabs}\n\\usepackage[margin=2cm]{geometry}\n\\begin{document}\n"
-        f"\\begin{{table}}\n\\centering\n\\input{{table}}\n\\caption{{{caption}}}\n\\end{{table}}\n\\end{{document}}\n"
+    """A document around ``table.tex`` and ``table_details.tex``, to be compiled as it is."""
+    caption = _tex("".join(SPECIAL.get(character, character) for character in caption))
+    tables = "".join(
+        f"\\begin{{table}}\n\\centering\n{size}\\input{{{name}}}\n\\caption{{{text}}}\n\\end{{table}}\n"
+        for name, size, text in (("table", "", caption), ("table_details", "\\scriptsize\n", "All cells in detail."))
     )
+    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\usepackage[margin=2cm]{geometry}\n"
+    return f"{head}\\begin{{document}}\n{tables}\\end{{document}}\n"
+
+
+def _tex(text: str) -> str:
+    return text.replace("±", r"$\pm$").replace("—", "---")
 
 
 def _selection(run: Run) -> dict[str, Any]:

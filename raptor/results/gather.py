@@ -39,8 +39,8 @@ class Study:
         self.unfinished |= {name: "without a readable result" for name, result in results.items() if result is None}
         if not self.runs:
             raise ConfigError(
-                f"{root} holds no finished run: run the study first (for experiment=demo: make demo), or set "
-                "experiment=... and paths.runs=..."
+                f"{root} holds no finished run: run the study first (make demo, make mini, "
+                "scripts/reproduce_table1.sh), or set experiment=... and paths.runs=..."
             )
         for name, state in self.unfinished.items():
             log.warning("%s is %s and left out", root / name, state)

@@ -33,19 +33,21 @@ def write_report(study: Study, output: Path, title: str, cross: CrossTable | Non
     output.mkdir(parents=True, exist_ok=True)
     values = table.rows(study)
     tables = write_cross_table(cross, output) if cross is not None else []
-    if len(values):
-        name = "table" if cross is None else "surrogates"
-        tables.append(("Table" if cross is None else "Surrogates", table.to_markdown(values), table.CAPTION))
-        write_text(output / f"{name}.md", f"{tables[-1][1]}\n\n{table.CAPTION}\n")
+    # where the table has the surrogates as rows of its own, they must not be thrown together by k
+    apart = cross is None or not cross.covers([run["name"] for runs in study.surrogates().values() for run in runs])
+    if len(values) and apart:
+        name, caption = "table" if cross is None else "surrogates", table.caption(study)
+        tables.append((name.capitalize(), table.to_markdown(values), caption))
+        write_text(output / f"{name}.md", f"{tables[-1][1]}\n\n{caption}\n")
         write_text(output / f"{name}.csv", values.to_csv(index=False))
     write_text(output / "runs.csv", table.runs_csv(study))
 
     figures = []
     if cross is not None:
-        caption = (
-            "Means as shares of the reference's, seed standard deviations as error bars. After the paper's Figure 7."
-        )
-        figures.append(("figure7", "Backbones and R2", caption, plots.cross_bars(cross, values)))
+        what = "Means as shares of the reference's. After the paper's Figure 7." if cross.reference else "Means."
+        caption = f"{what} Seed standard deviations as error bars."
+        bars = plots.cross_bars(cross, values if apart else values[:0])
+        figures.append(("figure7" if cross.reference else "bars", cross.title, caption, bars))
     elif study.surrogates():
         caption = "Seed standard deviations as error bars. After the paper's Figure 7."
         figures.append(("accuracy_r2", "Accuracy and R2 over k", caption, plots.accuracy_bars(values)))
@@ -53,10 +55,10 @@ def write_report(study: Study, output: Path, title: str, cross: CrossTable | Non
         caption = "Phases outlined: " + ", ".join(f"{key} {value}" for key, value in run["phases"]["source"].items())
         figure = heatmap(np.array(run["distance"]), run["phases"], _source(run["phases"]["source"]))
         figures.append((f"distance_{run['name']}", "Distance between layers", caption, figure))
-    if study.surrogates():
+    if study.surrogates() and apart:
         caption = "Thick: mean over seeds, thin: seeds. Dotted: phase boundaries."
         figures.append(("r2_by_layer", "R2 by layer and token type", caption, plots.r2_by_layer(study)))
-    if study.of_task("classifier") or study.of_task("distill") or study.surrogates():
+    if apart and (study.of_task("classifier") or study.of_task("distill") or study.surrogates()):
         caption = "Thick: mean over seeds, thin: seeds."
         figures.append(("training", "Training", caption, plots.training_curves(study)))
     for name, _, _, figure in figures:
@@ -86,6 +88,7 @@ def write_cross_table(cross: CrossTable, output: Path) -> list[tuple[str, str, s
     write_text(output / "table.csv", cross.cells.to_csv(index=False))
     write_json(output / "table.json", cross.to_json())
     write_text(output / "table.tex", cross.to_latex())
+    write_text(output / "table_details.tex", cross.to_latex(details=True))
     write_text(output / "table_document.tex", latex_document(cross.caption))
     return [(cross.title, markdown, cross.caption)]
 

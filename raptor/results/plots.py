@@ -49,10 +49,12 @@ def cross_bars(cross: CrossTable, table: pd.DataFrame) -> Figure:
         ]
         drawn = [value for value in drawn if value > 0] or [1.0]
         margin = 0.25 * (max(drawn) - min(drawn)) or 1.0
-        ax.set_ylim(min(drawn) - margin, max(drawn) + margin / 2)
+        ax.set_ylim(max(0.0, min(drawn) - margin), max(drawn) + margin / 2)
         for key, style in zip(lines, ("--", "-", ":", "-."), strict=False):
             ax.axhline(lines[key], color=NEUTRAL, ls=style, lw=1, label=cross.rows[key].title, zorder=0)
-        ax.set_xticks(range(len(bars)), [cross.rows[key].title.removeprefix("Raptor ") for key in bars])
+        names = [cross.rows[key].title.removeprefix("Raptor ") for key in bars]
+        ax.set_xticks(range(len(bars)), names, rotation=30 if max(map(len, names), default=0) > 8 else 0)
+        ax.tick_params(axis="x", labelrotation=30 if max(map(len, names), default=0) > 8 else 0)
         for i, key in enumerate(bars):
             if means[key] != means[key]:
                 ax.text(i, ax.get_ylim()[0] + margin / 4, "missing", ha="center", rotation=90, color=NEUTRAL)

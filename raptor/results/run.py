@@ -103,7 +103,7 @@ def check_inputs(config: DictConfig) -> None:
     """
     missing = []
     for key in BUILDS_ON:
-        value = OmegaConf.select(config, key)
+        value = OmegaConf.select(config, key)  # None where a command has no such key
         for name in value if isinstance(value, ListConfig) else [value]:
             path = resolve(name or "package:")
             below = f"{name}/".startswith(f"{config.paths.runs}/")

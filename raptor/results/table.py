@@ -19,12 +19,19 @@ NUMBERS = {
     "r2_patches": "R2 patches",
 }
 CAPTION = (
-    "Mean ± standard deviation over seeds. All numbers are of the last step on held-out data; no step was "
-    "selected on it. Linear probe: one layer on [cls, mean patch] of the frozen final tokens. Share: of the mean "
+    "Mean ± standard deviation over seeds, on held-out data. Surrogates are judged at their last step, nothing is "
+    "selected. Linear probe{rules}: one layer on [cls, mean patch] of the frozen final tokens. Share: of the mean "
     "probe accuracy of the teacher. Teacher's head: the surrogate's last layer through the teacher's own classifier. "
     "R2: mean over the layers 1..L, one scalar mean for each layer and token type, the teacher as reference. "
     "Untrained is a ViT of the teacher's shape with random weights."
 )
+
+
+def caption(study: Study) -> str:
+    """What the numbers of a study are, with the rule by which its probes were selected."""
+    shown = {run["selection"]["shown"]: run["selection"]["rules"] for run in study.runs if run.get("selection")}
+    rules = "; ".join(f"{rule}: {texts[rule]}" for rule, texts in sorted(shown.items()))
+    return CAPTION.format(rules=f" ({rules})" if rules else "")
 
 
 def rows(study: Study) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from torchmetrics import MeanAbsolutePercentageError, MeanMetric, MeanSquaredErr
 
 from raptor.data.module import ImageData
 from raptor.data.nyuv2 import SIZE, padding
+from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.heads import DepthProbe, LinearProbe
 from raptor.tasks.probe import Probe
@@ -57,6 +58,10 @@ class DepthProbing(Probe):
     ) -> None:
         self.num_features = backbone.layout.num_features(backbone.width)
         self.bins, self.nearest, self.farthest = bins, nearest, farthest
+        if kwargs.get("flip") and (backbone.input_shape[2] - data.output_size[1]) % 2:
+            raise ConfigError(
+                "task.flip=true needs the same padding left and right: choose an even teacher.options.img_size"
+            )
         super().__init__(backbone=backbone, data=data, source=source, **kwargs)
 
     def make_head(self) -> DepthProbe:
@@ -77,9 +82,11 @@ class DepthProbing(Probe):
         """Logits ``(K, B, P, bins)``; the class token's part is added to every patch rather than repeated."""
         weight, bias = (torch.cat([getattr(h.linear, name) for h in heads]) for name in ("weight", "bias"))
         width, cls = features.shape[-1], features.shape[1] - self.backbone.layout.patches
-        logits = F.linear(features[:, cls:], weight[:, :width], bias)
-        if cls:
-            logits = logits + F.linear(features[:, :1], weight[:, width:])
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            logits = F.linear(features[:, cls:], weight[:, :width], bias)
+            if cls:
+                logits = logits + F.linear(features[:, :1], weight[:, width:])
         return logits.unflatten(-1, (len(heads), -1)).movedim(-2, 0)
 
     def _finer(self, raw_BPC: Tensor) -> Tensor:
@@ -122,7 +129,7 @@ class DepthProbing(Probe):
 
 
 def depth_bins(depth: Tensor, bins: int, nearest: float, farthest: float) -> Tensor:
-    """Number of the bin of each depth; :data:`IGNORED` outside ``[nearest, farthest]`` and where it is not finite.
+    """Number of the bin of each depth; :data:`IGNORED` outside ``[nearest, farthest]``, at 0 and where not finite.
 
     Parameters
     ----------
@@ -131,7 +138,7 @@ def depth_bins(depth: Tensor, bins: int, nearest: float, farthest: float) -> Ten
     bins
         Number of bins, which span ``nearest`` to ``farthest`` evenly; ``farthest`` itself is in the last.
     """
-    known = (depth >= nearest) & (depth <= farthest)
+    known = (depth > 0) & (depth >= nearest) & (depth <= farthest)
     share = (depth.nan_to_num(0.0, 0.0, 0.0) - nearest) / (farthest - nearest)
     return (share * bins).long().clamp(0, bins - 1).where(known, IGNORED)
 
@@ -188,7 +195,7 @@ class DepthScores(nn.Module):
         """Add a batch, ``(B, 1, H, W)`` both, in metres."""
         rows, columns = eigen_crop(depth.shape[-2:])
         pred, depth = (x[..., rows, columns].double().flatten(1) for x in (pred, depth))
-        known = (depth >= self.nearest) & (depth <= self.farthest)
+        known = (depth > 0) & (depth >= self.nearest) & (depth <= self.farthest)
         self.pixels.update(pred[known], depth[known])
         ratio = torch.maximum(pred[known] / depth[known], depth[known] / pred[known])
         self.means["delta1"].update((ratio < 1.25).double())  # type: ignore[operator]

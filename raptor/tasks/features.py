@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from rich.progress import track
 from torch import Tensor
 
+from raptor.data.module import ImageData
 from raptor.data.sampling import Draw
+from raptor.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class FeatureSet:
 
 
 def compute(
-    batches: Iterable[Any], extract: Callable[[Tensor], Tensor], prepare: Callable[[Any], Any], what: str
+    batches: Iterable[Any], count: int, extract: Callable[[Tensor], Tensor], prepare: Callable[[Any], Any], what: str
 ) -> tuple[Tensor, Tensor]:
     """Features and targets of all batches, on the CPU.
 
@@ -60,6 +62,8 @@ def compute(
     ----------
     batches
         Pairs of images and targets, as a loader gives them.
+    count
+        How many images there are, at most.
     extract
         Normalised images to features.
     prepare
@@ -67,9 +71,59 @@ def compute(
     what
         What the progress bar says.
     """
-    found = []
+    kept: tuple[Tensor, Tensor] | None = None  # made once: joining batches would take the memory twice
+    done = 0
     with torch.no_grad():
         for images, targets in track(batches, what, transient=True):
-            found.append((extract(prepare(images)).float().cpu(), targets))
-    features, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return features, targets
+            batch = (extract(prepare(images)).float().cpu(), targets)
+            if kept is None:
+                kept = batch[0].new_empty((count, *batch[0].shape[1:])), targets.new_empty((count, *targets.shape[1:]))
+            for all_of_it, part in zip(kept, batch, strict=True):
+                all_of_it[done : done + len(part)] = part
+            done += len(targets)
+    if kept is None:
+        raise ConfigError(f"{what}: no image could be used")
+    return kept[0][:done], kept[1][:done]
+
+
+def keep(
+    data: ImageData,
+    splits: Mapping[str, Any],
+    size: Callable[[Any], int],
+    make: Callable[[Any, str], tuple[Tensor, Tensor]],
+    budget: int,
+) -> list[str]:
+    """Let data give features in the place of images, split by split, as long as they fit.
+
+    Parameters
+    ----------
+    data
+        Told to give features.
+    splits
+        Images by the name of their split, ``"train"`` among them where nothing is augmented.
+    size
+        Bytes that the features and targets of images take.
+    make
+        Computes them.
+    budget
+        Most bytes in all.
+
+    Returns
+    -------
+    list of str
+        Splits that are kept.
+    """
+    kept = []
+    for split, images in splits.items():
+        needed = size(images)
+        if needed > budget:
+            log.info("features of %s would take %.1f GiB: not kept (task.cache_gib)", split, needed / 2**30)
+            continue
+        budget -= needed
+        if split == "train":
+            marks: Any = data.held_out
+            data.train_samples = FeatureSet(*make(images, split), marks)
+        else:
+            data.eval_samples[split] = FeatureSet(*make(images, split))
+        kept.append(split)
+    return kept

@@ -60,6 +60,8 @@ class LinearProbing(Probe):
                 f"task.start=head, but the backbone carries {has} for the {data.num_classes} classes of "
                 f"data={data.name}: set teacher.head, or task.start=random"
             )
+        if start == "head" and kwargs.get("head_seeds", 1) > 1:
+            raise ConfigError("task.start=head starts every head from the same weights: set task.head_seeds=1")
         self._start = head.state_dict() if start == "head" and head is not None else None
         super().__init__(backbone=backbone, data=data, source=source, **kwargs)
 

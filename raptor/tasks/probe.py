@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from raptor.data.module import ImageData
 from raptor.errors import ConfigError
@@ -17,10 +18,11 @@ from raptor.models.backbone import Backbone
 from raptor.models.heads import LinearProbe, stacked
 from raptor.models.surrogate import Surrogate
 from raptor.models.teacher import freeze
+from raptor.results.rules import RULES
 from raptor.seeding import derive_seed
 from raptor.tasks.base import Task
-from raptor.tasks.features import Features, FeatureSet, compute
-from raptor.tasks.selection import HELD_OUT, RULES, Best, check_rules, plan_heads
+from raptor.tasks.features import Features, compute, keep
+from raptor.tasks.selection import HELD_OUT, Best, check_rules, plan_heads
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +30,8 @@ log = logging.getLogger(__name__)
 class Probe(Task):
     """Train K heads side by side in one pass over a frozen backbone, teacher or surrogate alike.
 
-    There is a head for each combination of learning rate, seed, and way of training that the rules of selection
-    need. They share batches and nothing else: each has its own loss, clipping and moments, so that K heads equal
-    K runs. A subclass says what the backbone gives them, what they answer, and how that is judged.
+    There is a head for each combination of learning rate, seed, and way of training that the rules need. They
+    share batches and nothing else, so that K heads equal K runs. A subclass says what they see and answer.
 
     Parameters
     ----------
@@ -48,11 +49,9 @@ class Probe(Task):
         Number of heads that differ in their first weights alone; metrics are means over them.
     layer
         Layer whose tokens, after the final norm, are probed; None is the last.
-    cache
-        Whether to compute features of images that are the same every time once (validation; training, where
-        nothing is augmented).
-    cache_gib
-        Most memory for such features, in GiB.
+    cache, cache_gib
+        Whether to compute features once where images are the same every time (validation; training, where
+        nothing is augmented), and the most memory for them in GiB.
     flip
         Whether to average each answer with that for the mirrored image, at validation.
     **kwargs
@@ -188,35 +187,24 @@ class Probe(Task):
         data = self.data
         if not self.cache or data.on_error == "skip":  # what is skipped is known only as it is read
             return
-        splits = {split: data.eval_images(split) for split in data.eval_splits}
-        if self.flip:
-            splits = {}
+        splits = {} if self.flip else {split: data.eval_images(split) for split in data.eval_splits}
         if data.augment is None:
             splits["train"] = data.train_images
-        for split, images in splits.items():
-            if self._size(images) > self.cache_bytes or self.trainer.limit_val_batches != 1.0:
-                log.info("features of %s are not kept: more than task.cache_gib, or not all are used", split)
-                continue
-            found = self.features_of(images, split)
-            if split == "train":
-                marks: Any = data.held_out
-                data.train_samples = FeatureSet(*found, marks)
-            else:
-                data.eval_samples[split] = FeatureSet(*found)
-            self.cached.append(split)
+        if self.trainer.limit_val_batches == 1.0:
+            self.cached = keep(data, splits, self._size, self.features_of, self.cache_bytes)
 
     def features_of(self, images: Any, what: str) -> tuple[Tensor, Tensor]:
         """Features and targets of a dataset, in order, on the CPU."""
         loader = self.data.loader(images, batch_size=self.data.eval_batch_size)
         with self.trainer.precision_plugin.forward_context():
-            return compute(
-                loader, self.extract, lambda x: self.data.normalize(x.to(self.device)), f"features of {what}"
-            )
+            device, normalize = self.device, self.data.normalize
+            return compute(loader, len(images), self.extract, lambda x: normalize(x.to(device)), f"features of {what}")
 
     def _size(self, images: Any) -> int:
+        image, target = images[0]
         with torch.no_grad():
-            first = self.data.normalize(images[0][0][None].to(self.device))
-            return 4 * self.extract(first).numel() * len(images)
+            features = self.extract(self.data.normalize(image[None].to(self.device)))
+        return (4 * features.numel() + 8 * torch.as_tensor(target).numel()) * len(images)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """As every task; and see to it that a validation follows the last step."""
@@ -234,7 +222,10 @@ class Probe(Task):
         losses = []
         for spec, head, own in zip(self.specs, self.heads, raw, strict=True):
             rows = ~held if spec.holds_out and held is not None else slice(None)
-            losses.append(self.loss(cast(LinearProbe, head), own[rows], targets[rows]))
+            inputs = (head, own[rows], targets[rows])
+            # maps of one head at a time: those of K heads would not fit a GPU at the size of real pictures
+            apart = self.target != "class" and len(self.specs) > 1
+            losses.append(checkpoint(self.loss, *inputs, use_reentrant=False) if apart else self.loss(*inputs))  # type: ignore[arg-type]
         self.log("train/loss", torch.stack(losses).detach().mean(), prog_bar=True)
         return torch.stack(losses).sum()
 
@@ -286,12 +277,11 @@ class Probe(Task):
         return values
 
     def _keep_best(self) -> None:
-        self.best.epochs += 0 if self.trainer.sanity_checking else 1
         for split in self.data.eval_splits:
             found = []
             for i in self._heads_of(split):
                 found.append(self._values(self.scores[i]))
-                self.best.offer(i, found[-1][self.score], self.heads[i])
+                self.best.offer(i, found[-1][self.score], self.heads[i], self.global_step)
             for name in found[0]:
                 mean = sum(values[name] for values in found) / len(found)
                 self.log(f"{split}/{name}", mean, prog_bar=name == self.score)
@@ -299,10 +289,11 @@ class Probe(Task):
     def _write_down(self) -> None:
         rates = [group["lr"] for group in self._optimizer(self.parameter_groups()).param_groups]  # type: ignore[arg-type]
         found: dict[str, list[dict[str, Any]]] = {rule: [] for rule in self.rules}
+        epoch = max(1, -(-len(self.data.train_images) // self.data.batch_size)) / self.trainer.accumulate_grad_batches
         for (rule, i), (_, scores) in zip(self._finals, self._judged("val"), strict=True):
             metrics = {f"val/{name}": value for name, value in self._values(scores).items()}
             chosen = {"seed": self.specs[i].seed, "learning_rate": rates[i], "metrics": metrics}
-            chosen |= {} if rule == "last" else self.best.record(i)
+            chosen |= {} if rule == "last" else self.best.record(i, epoch)
             found[rule].append(chosen)
         shown = found[self.rules[0]]
         for name in shown[0]["metrics"]:

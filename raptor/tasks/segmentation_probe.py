@@ -46,8 +46,8 @@ class SegmentationProbing(Probe):
             raise ConfigError(f"task.stride={stride} is a share of the window: above 0, at most 1")
         self.width, self.num_classes, self.stride = backbone.width, data.num_classes, stride
         super().__init__(backbone=backbone, data=data, source=source, **kwargs)
-        if getattr(data, "evaluation", None) == "sliding":
-            self.cache = False
+        self.sliding = getattr(data, "evaluation", None) == "sliding"
+        self.cache = self.cache and not self.sliding
 
     def make_head(self) -> LinearProbe:
         """One linear layer for all patches."""
@@ -90,7 +90,7 @@ class SegmentationProbing(Probe):
     def answers(self, images: Tensor | Features, heads: Sequence[LinearProbe], targets: Tensor) -> list[Tensor]:
         """Logits at the size of the labels, by windows where the pictures are larger than the input."""
         window = self.backbone.input_shape[1:]
-        if isinstance(images, Features) or images.shape[-2:] == window:
+        if isinstance(images, Features) or not self.sliding:
             return super().answers(images, heads, targets)
         totals = [images.new_zeros(len(images), self.num_classes, *images.shape[-2:]) for _ in heads]
         count = images.new_zeros(images.shape[-2:])

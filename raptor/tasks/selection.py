@@ -21,12 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from raptor.errors import ConfigError
+from raptor.results.rules import RULES
 
-RULES = {
-    "last": "last step, nothing selected",
-    "official": "best epoch on the validation images",
-    "held_out": "best epoch on a held-out tenth of the training images",
-}
 HELD_OUT = "held_out"
 
 
@@ -88,8 +84,8 @@ class Best(nn.Module):
 
     score: Tensor
     last: Tensor
-    epoch: Tensor
-    epochs: Tensor
+    step: Tensor
+    steps: Tensor
 
     def __init__(self, heads: nn.ModuleList, specs: Sequence[HeadSpec], higher_is_better: bool) -> None:
         super().__init__()
@@ -97,15 +93,15 @@ class Best(nn.Module):
         self.heads = copy.deepcopy(heads).requires_grad_(False)
         for name in ("score", "last"):
             self.register_buffer(name, torch.full((len(specs),), math.nan, dtype=torch.float64))
-        self.register_buffer("epoch", torch.zeros(len(specs), dtype=torch.long))
-        self.register_buffer("epochs", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", torch.zeros(len(specs), dtype=torch.long))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
-    def offer(self, i: int, value: float, head: nn.Module) -> None:
-        """Take the score of a head at this epoch, and its weights if none was better."""
-        self.last[i] = value
-        best = float(self.score[i])
-        if not (best >= value if self.higher_is_better else best <= value):
-            self.score[i], self.epoch[i] = value, self.epochs
+    def offer(self, i: int, value: float, head: nn.Module, step: int) -> None:
+        """Take the score of a head after a step, and its weights if none was better; NaN is never better."""
+        self.last[i], best = value, float(self.score[i])
+        self.steps.fill_(step)
+        if not math.isnan(value) and not (best >= value if self.higher_is_better else best <= value):
+            self.score[i], self.step[i] = value, step
             self.heads[i].load_state_dict(head.state_dict())
 
     def chosen(self, rule: str, seed: int) -> int:
@@ -115,7 +111,14 @@ class Best(nn.Module):
         known = [i for i in heads if not math.isnan(values[i])]
         return (max if self.higher_is_better else min)(known or heads, key=lambda i: values[i])
 
-    def record(self, i: int) -> dict[str, Any]:
-        """Plain data about how a head was chosen."""
-        epochs, last, best = int(self.epochs), float(self.last[i]), float(self.score[i])
-        return {"epoch": int(self.epoch[i]), "selected_on": best, "last_epoch": epochs, "last_epoch_on": last}
+    def record(self, i: int, epoch: float) -> dict[str, Any]:
+        """Plain data about how a head was chosen; ``epoch`` is the number of steps in one."""
+        step, last = int(self.step[i]), int(self.steps)
+        return {
+            "step": step,
+            "epoch": round(step / epoch, 2),
+            "selected_on": float(self.score[i]),
+            "last_step": last,
+            "last_epoch": round(last / epoch, 2),
+            "last_selected_on": float(self.last[i]),
+        }

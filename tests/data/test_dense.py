@@ -15,11 +15,13 @@ from torchvision import tv_tensors
 
 from raptor.data.ade20k import ADE20K, IGNORED
 from raptor.data.dense import DenseData
+from raptor.data.image_folder import PictureFolders
 from raptor.data.module import ImageData
 from raptor.data.nyuv2 import NYUv2, padding, read_depth
-from raptor.data.sampling import Draw, TrainingSet
+from raptor.data.sampling import Draw, StepSampler, TrainingSet
 from raptor.data.transforms import crop_and_flip
 from raptor.errors import ConfigError, SampleError
+from tests.trees import lay_out
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -222,8 +224,8 @@ def test_missing_data_tells_layout_source_and_key(tmp_path: Path, kind: type[Den
         kind(tmp_path / "nowhere")
     message = str(error.value)
     assert f"data.root={tmp_path / 'nowhere'}" in message
-    assert "Set data.root" in message
-    assert {ADE20K: "ADEChallengeData2016.zip", NYUv2: "Kaggle"}[kind] in message
+    words = {ADE20K: ("ADEChallengeData2016.zip", "RAPTOR_ADE20K"), NYUv2: ("Kaggle", "RAPTOR_NYUV2")}[kind]
+    assert all(word in message for word in words)
 
 
 def test_a_teacher_that_does_not_fit_the_frames(nyu: Path) -> None:
@@ -237,3 +239,49 @@ def test_a_training_batch_of_nothing_is_an_error(ade: Path) -> None:
     data = prepared(ADE20K(ade, on_error="skip", batch_size=4))
     assert list(data.loader(data.train_images, batch_size=4)) == []
     assert len(data.skipped) == 12
+    batches = StepSampler(12, 4, steps=2, seed=0)
+    with pytest.raises(ConfigError, match=r"nothing of a training batch: .*ADE_"):
+        list(data.loader(TrainingSet(data.train_images, None, 0), batch_sampler=batches))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_cut_off_jpeg_in_a_folder_of_classes(tmp_path: Path, workers: int) -> None:
+    root = lay_out(tmp_path) / "imagenet"
+    path = root / "train" / "china" / "3.JPEG"
+    path.write_bytes(path.read_bytes()[:700])
+    data = PictureFolders(root, num_workers=workers, on_error="skip")
+    data.prepare((3, 56, 56), HALF, HALF)
+    assert sum(len(images) for images, _ in data.loader(data.train_images, batch_size=8)) == 23
+    (reason,) = data.summary()["skipped"]
+    assert str(path) in reason
+    strict = PictureFolders(root, num_workers=workers)
+    strict.prepare((3, 56, 56), HALF, HALF)
+    with pytest.raises(ConfigError, match=re.escape(str(path))):
+        list(strict.loader(strict.train_images, batch_size=8))
+
+
+def test_tables_of_other_programs_and_linked_folders(nyu: Path) -> None:
+    table = nyu / "data/nyu2_train.csv"
+    table.write_text("\ufeff" + table.read_text() + "\n", encoding="utf-8")
+    (nyu / "data/nyu2_train").rename(nyu / "elsewhere")
+    (nyu / "data/nyu2_train").symlink_to(nyu / "elsewhere")
+    assert len(prepared(NYUv2(nyu, size=(20, 30))).train_images) == 12
+
+
+def test_parts_of_a_scene_are_one_group(nyu: Path) -> None:
+    data = NYUv2(nyu, size=(20, 30))
+    names = ["den_0001a_out", "den_0001b_out", "den_0002_out", "den_0002"]
+    data._files["train"] = [(nyu / name / "1.jpg", nyu / name / "1.png") for name in names]
+    assert data.groups() == ["den_0001", "den_0001", "den_0002", "den_0002"]
+
+
+def test_sliding_judges_held_out_pictures_as_it_judges_validation(ade: Path) -> None:
+    data = prepared(ADE20K(ade, evaluation="sliding", eval_batch_size=1), 8, 8)
+    data.hold_out()
+    image, labels = data.eval_images("held_out")[0]
+    assert (image.shape, labels.shape) == ((3, 8, 12), (1, 20, 30))
+
+
+def test_a_cache_of_crops_is_not_cropped_anew(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.pixels=.*cropped already.*data\.pixels=null"):
+        PictureFolders(None, pixels=tmp_path, augment=partial(crop_and_flip))

@@ -75,8 +75,30 @@ def test_cells_by_hand(root: Path) -> None:
 def test_the_other_selection_and_missing_rules(root: Path) -> None:
     other = CrossTable(Study(root), **{**NODE, "selection": "held_out"})
     assert other.values("k2", "pets") == pytest.approx([70, 72, 74])
-    assert "held_out (tenth)" in other.caption
+    assert "held_out: best epoch on a held-out tenth" in other.caption
     assert CrossTable(Study(root), **{**NODE, "selection": "last"}).values("k2", "pets") == []
+
+
+def test_surrogates_that_are_rows_themselves_are_not_thrown_together(tmp_path: Path) -> None:
+    model = {"k": 3, "boundaries": [7, 10]}
+    for name, value in (("assembled", 0.1), ("finetuned", 0.9)):
+        put(tmp_path / "s", f"{name}-r0", "finetune", model, {"val/top1": value, "val/r2_cls": value}, layers={})
+    rows = {name: {"title": f"{name} & 50 %", "runs": f"{name}-*", "seeds": 1} for name in ("assembled", "finetuned")}
+    node = {"runs": "{row}", "rows": rows, "columns": {"pets": NODE["columns"]["pets"]}, "source": "Smith & Jones #3^2"}
+    cross = CrossTable(Study(tmp_path / "s"), **node)
+    markdown = write_report(Study(tmp_path / "s"), tmp_path / "out", "T", cross)
+    assert "50.0" not in markdown
+    assert not (tmp_path / "out" / "surrogates.md").exists()
+    assert "nothing selected" in cross.caption
+    assert "Probes on frozen backbones" not in cross.caption
+    if shutil.which("pdflatex"):
+        compile_latex(tmp_path / "out")
+
+
+def compile_latex(folder: Path) -> None:
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "table_document.tex"]
+    made = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout[-2000:]
 
 
 def test_every_form_marks_what_is_missing(root: Path, tmp_path: Path) -> None:
@@ -99,6 +121,9 @@ def test_every_form_marks_what_is_missing(root: Path, tmp_path: Path) -> None:
     latex = (out / "table.tex").read_text()
     assert r"82.0 $\pm$ 2.0" in latex
     assert r"ViT\_B" in latex
+    details = (out / "table_details.tex").read_text()
+    assert "+1.0" in details
+    assert "--- " in details
     assert all(rule in latex for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     for kind in ("png", "pdf"):
         assert (out / "figures" / f"figure7.{kind}").stat().st_size > 5000
@@ -108,14 +133,13 @@ def test_every_form_marks_what_is_missing(root: Path, tmp_path: Path) -> None:
 def test_the_latex_compiles(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_report(Study(root), out, "T", CrossTable(Study(root), **NODE))
-    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "table_document.tex"]
-    made = subprocess.run(command, cwd=out, capture_output=True, text=True)
-    assert made.returncode == 0, made.stdout[-2000:]
+    compile_latex(out)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"selection": "heldout"}, r"table\.selection='heldout' is unknown"),
         ({"reference": "k9"}, r"table\.reference=k9 is no row"),
         ({"rows": {"k2": {"titel": "x"}}}, r"unknown key 'table\.rows\.k2\.titel'"),
         ({"columns": {"pets": {"metrics": "x"}}}, r"unknown key 'table\.columns\.pets\.metrics'"),

@@ -12,6 +12,7 @@ from torch import Tensor
 from raptor.data.ade20k import IGNORED
 from raptor.errors import ConfigError
 from raptor.models.heads import DepthProbe, LinearProbe
+from raptor.models.tokens import TokenLayout
 from raptor.tasks.depth_probe import IGNORED as NO_BIN
 from raptor.tasks.depth_probe import DepthProbing, DepthScores, depth_bins, eigen_crop, scale_invariant
 from raptor.tasks.segmentation_probe import SegmentationProbing, windows
@@ -88,6 +89,7 @@ def test_windows_cover_a_picture_and_end_at_its_edges() -> None:
 def test_sliding_windows_see_all_of_a_larger_picture() -> None:
     images, labels = stripes(4)
     task = SegmentationProbing(oracle(4), greys("labels", labels, images, 4), {}, name="s", seed=0, **ADAM)
+    task.sliding = True
     head = LinearProbe(4, 4)
     head.linear.weight.data, head.linear.bias.data = 20 * torch.eye(4), torch.zeros(4)
     wide = torch.arange(4).repeat_interleave(8).expand(1, 1, SIDE, -1).float()
@@ -95,10 +97,10 @@ def test_sliding_windows_see_all_of_a_larger_picture() -> None:
     (answer,) = task.answers(wide, [head], target)
     assert answer.shape == (1, 4, 2 * SIDE, 64)
     assert torch.equal(answer.argmax(1)[0, 5], torch.arange(4).repeat_interleave(16))
+    task.sliding = False
     (whole,) = task.answers(wide[..., :SIDE], [head], target[..., :SIDE, :SIDE])
-    assert torch.equal(
-        whole, task.answer(head, task.raw([head], task.extract(wide[..., :SIDE]))[0], target[..., :SIDE, :SIDE])
-    )
+    raw = task.raw([head], task.extract(wide[..., :SIDE]))[0]
+    assert torch.equal(whole, task.answer(head, raw, target[..., :SIDE, :SIDE]))
 
 
 def test_depth_bins_by_hand() -> None:
@@ -191,3 +193,39 @@ def test_upsampling_commutes_with_the_head_and_padding_is_cut_off() -> None:
     whole = task.answer(head, task.raw([head], task.extract(x))[0], torch.zeros(2, 1, SIDE, SIDE))
     part = task.answer(head, task.raw([head], task.extract(x))[0], torch.zeros(2, 1, 12, 14))
     assert torch.equal(part, whole[:, :, 2:14, 1:15])
+
+
+class Oblong(Known):
+    """Three columns and two rows of patches of 4x4, padded around pictures of 6x10."""
+
+    grid = (2, 3)
+    input_shape = (1, 8, 12)
+    layout = TokenLayout(1, 0, 6)
+
+
+def test_depth_loss_by_hand_on_an_oblong_padded_picture() -> None:
+    """Bins of 1 m over 0..4 m; each patch sure of a bin of its own; only two pixels have a depth."""
+    images, depth = plates(4)
+    task = DepthProbing(
+        oracle(4), greys("depth", depth, images, 0), {}, name="d", seed=0, bins=4, nearest=0.0, farthest=4.0, **ADAM
+    )
+    task.backbone = Oblong(4, lambda grey: grey)
+    head = DepthProbe(8, 4, 0.0, 4.0)
+    sure = torch.tensor([[0, 1, 2], [3, 2, 1]])
+    raw = 40.0 * torch.nn.functional.one_hot(sure.flatten(), 4)[None].float()
+    target = torch.zeros(1, 1, 6, 10)
+    # the picture begins at row 1, column 1 of the padded one: these lie at (1, 1) and (6, 10), in the outer
+    # halves of the first and the last patch, where interpolation adds nothing
+    target[0, 0, 0, 0], target[0, 0, 5, 9] = 0.7, 3.2
+    bins = torch.tensor([0, 3])
+    logits = 40.0 * torch.nn.functional.one_hot(torch.tensor([0, 1]), 4).float()
+    # the fourfold grid is as fine as the picture here, so both pixels are points of it
+    cross = torch.nn.functional.cross_entropy(logits, bins)
+    a, b = (torch.log(torch.tensor(p) + 1e-3) - torch.log(torch.tensor(q) + 1e-3) for p, q in ((0.5, 0.7), (1.5, 3.2)))
+    apart = (a**2 + b**2) / 2 - 0.85 * ((a + b) / 2) ** 2
+    assert float(task.loss(head, raw, target)) == pytest.approx(float(10 * apart + cross), rel=1e-4)
+    answer = task.answer(head, raw, target)
+    assert answer.shape == (1, 1, 6, 10)
+    assert answer[0, 0, 0, 0] == pytest.approx(0.5, abs=1e-3)
+    assert answer[0, 0, 0, 9] == pytest.approx(2.5, abs=1e-3)
+    assert answer[0, 0, 5, 0] == pytest.approx(3.5, abs=1e-3)

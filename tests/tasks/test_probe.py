@@ -10,14 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import RidgeClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from raptor.errors import ConfigError
+from raptor.models.io import state_fingerprint
+from raptor.tasks.depth_probe import DepthProbing
 from raptor.tasks.linear_probe import LinearProbing
 from raptor.tasks.probe import Probe
-from raptor.tasks.seedless import knn_top1, ridge_top1
+from raptor.tasks.seedless import Moments, knn_top1, ridge_top1
+from raptor.tasks.segmentation_probe import SegmentationProbing
 from raptor.tasks.selection import Best, HeadSpec, plan_heads
-from tests.tasks.probing import ADAM, SIDE, Greys, fit, greys, noise, oracle
+from tests.tasks.probing import ADAM, SIDE, Greys, Known, fit, greys, noise, oracle
 
 QUIET = [
     "trainer.enable_progress_bar=false",
@@ -103,8 +110,9 @@ def test_the_start_is_epoch_0_and_the_last_step_is_judged() -> None:
     metrics = fit(task, data, 13, interval=5)
     assert metrics["val/top1"] == 1.0
     official, last = (task.details()["selection"][rule][0] for rule in ("official", "last"))
-    assert (official["epoch"], official["last_epoch"]) == (0, 3)  # after steps 5, 10 and 13
-    assert official["last_epoch_on"] == last["metrics"]["val/top1"] < 1.0
+    assert (official["step"], official["last_step"]) == (0, 13)
+    assert official["last_epoch"] == 6.5  # of two batches
+    assert official["last_selected_on"] == last["metrics"]["val/top1"] < 1.0
     assert torch.equal(task.product.linear.weight, torch.eye(4).repeat(1, 2))  # type: ignore[union-attr, arg-type]
 
 
@@ -164,13 +172,16 @@ def test_groups_are_held_out_whole_and_always_the_same() -> None:
 
 def test_the_best_epoch_is_the_first_best_one() -> None:
     heads = torch.nn.ModuleList([torch.nn.Linear(1, 1)])
-    for higher, scores, epoch in ((True, [0.1, 0.3, 0.3, 0.2], 1), (False, [float("nan"), 0.3, 0.2, 0.2], 2)):
+    nan = float("nan")
+    cases = ((True, [0.1, 0.3, 0.3, 0.2], 1), (False, [nan, 0.3, 0.2, 0.2], 2), (False, [0.5, 0.4, nan], 1))
+    for higher, scores, epoch in cases:
         best = Best(heads, [HeadSpec(0, None, False)], higher)
         for i, score in enumerate(scores):
-            best.epochs.fill_(i)
             heads[0].weight.data.fill_(float(i))
-            best.offer(0, score, heads[0])
-        assert best.record(0)["epoch"] == epoch
+            best.offer(0, score, heads[0], step=10 * i)
+        record = best.record(0, epoch=10)
+        assert (record["epoch"], record["step"], record["last_epoch"]) == (epoch, 10 * epoch, len(scores) - 1)
+        assert record["selected_on"] == pytest.approx(scores[epoch])
         assert best.heads[0].weight.item() == epoch
 
 
@@ -185,6 +196,7 @@ def test_official_and_last_share_their_heads() -> None:
         ({"selection": ["best"]}, r"task\.selection=\['best'\] must be a list of last, official, held_out"),
         ({"selection": ["last"], "learning_rates": [1.0, 2.0]}, "selects nothing"),
         ({"start": "head"}, "no linear head.*set teacher.head"),
+        ({"start": "head", "head_seeds": 2}, "no linear head"),
         ({"checks": ["svm"]}, "'svm' is unknown"),
     ],
 )
@@ -217,5 +229,97 @@ def test_checks_without_a_seed_by_hand() -> None:
     assert ridge_top1((x, y), val) == pytest.approx(2 / 3)
 
 
-def test_probes_are_probes() -> None:
-    assert issubclass(LinearProbing, Probe)
+def test_a_million_images_are_held_out_at_once() -> None:
+    images, labels = quarters(4)
+    data = greys("class", labels, images, 4)
+    data.train_images = range(1_000_000)  # type: ignore[assignment]
+    data.hold_out()  # a quadratic way would take an hour
+    assert data.held_out is not None
+    assert data.held_out.sum() == 100_000
+
+
+KINDS: dict[str, tuple[type[Probe], dict[str, Any]]] = {
+    "class": (LinearProbing, {}),
+    "labels": (SegmentationProbing, {}),
+    "depth": (DepthProbing, {"bins": 4, "nearest": 0.0, "farthest": 8.0}),
+}
+
+
+def task_of(kind: str, backbone: Any, rates: list[float], rules: list[str]) -> tuple[Probe, Greys]:
+    images, labels = quarters()
+    targets = {"class": labels, "labels": images.clone(), "depth": 2.0 * images[:, None] + 1}[kind]
+    data = greys(kind, targets, images, 4)
+    build, options = KINDS[kind]
+    sgd = {"optimizer": lambda groups: torch.optim.Adam(groups, lr=0.1), "schedule": None}
+    return build(backbone, data, {}, name=kind, seed=3, selection=rules, learning_rates=rates, **options, **sgd), data
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stacked_heads_of_every_probe_equal_separate_runs(kind: str) -> None:
+    rates = [0.1, 0.01]
+    together, data = task_of(kind, oracle(4), rates, ["official", "held_out"])
+    fit(together, data, 10)
+    heads = iter(together.heads)
+    for rule in ("official", "held_out"):
+        for rate in rates:
+            alone, data = task_of(kind, oracle(4), [rate], [rule])
+            fit(alone, data, 10)
+            head = next(heads)
+            for ours, theirs in zip(head.parameters(), alone.heads[0].parameters(), strict=True):
+                assert (ours - theirs).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_but_the_heads_is_trained(kind: str) -> None:
+    class Drifting(Known):
+        """Would change with every batch, were it in training mode."""
+
+        def __init__(self) -> None:
+            super().__init__(4, lambda grey: torch.nn.functional.one_hot(grey.long(), 4).float())
+            self.norm, self.drop = torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5)
+            self.modes: set[bool] = set()
+
+        def forward(self, images_BCHW: Tensor, layer: int | None = None) -> Tensor:
+            self.modes.add(self.norm.training or self.drop.training or torch.is_grad_enabled())
+            return self.drop(self.norm(super().forward(images_BCHW).transpose(1, 2))).transpose(1, 2)
+
+    backbone = Drifting()
+    task, data = task_of(kind, backbone, [0.1], ["official"])
+    task.cache = False
+    before = state_fingerprint(backbone)
+    fit(task, data, 12, interval=4)
+    assert state_fingerprint(backbone) == before
+    assert backbone.modes == {False}
+    (group,) = task.optimizers().param_groups  # type: ignore[union-attr]
+    assert {id(p) for p in group["params"]} == {id(p) for p in task.heads.parameters()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_heads_compute_in_float32_under_autocast(kind: str) -> None:
+    task, data = task_of(kind, oracle(4), [0.1], ["official"])
+    images, targets = data.on_after_batch_transfer(next(iter(data.eval_loader("val"))))
+    heads: Any = list(task.heads)
+    for head in heads:
+        torch.nn.init.normal_(head.linear.weight, std=4.0)
+    plain = task.answers(images, heads, targets)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = task.answers(images, heads, targets)[0]
+    assert mixed.dtype == torch.float32
+    assert torch.equal(plain, mixed)  # the oracle's tokens are whole numbers, which bfloat16 holds
+
+
+def test_closed_forms_agree_with_scikit_learn() -> None:
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(900) % 5
+    x = torch.randn(900, 12, generator=rng) + 0.4 * torch.nn.functional.one_hot(y, 12)
+    train, val = (x[:600], y[:600]), (x[600:], y[600:])
+    weights = {"weights": lambda distance: np.exp((1 - distance) / 0.07)}
+    knn = KNeighborsClassifier(20, metric="cosine", algorithm="brute", **weights).fit(*(t.numpy() for t in train))
+    assert knn_top1(train, val) == pytest.approx(knn.score(*(t.numpy() for t in val)), abs=0.011)
+    moments = Moments(*train, classes=5)
+    weight, offset = moments.solve(10.0)
+    ridge = make_pipeline(StandardScaler(), RidgeClassifier(10.0)).fit(*(t.numpy() for t in train))
+    ours = (val[0].double() @ weight + offset).argmax(1)
+    assert ours.tolist() == ridge.predict(val[0].numpy()).tolist()
+    halves = Moments(x[:100], y[:100], 5) + Moments(x[100:600], y[100:600], 5)
+    assert torch.allclose(halves.solve(10.0)[0], weight)
