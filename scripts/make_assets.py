@@ -1,6 +1,6 @@
-"""Copy what ships with the repository out of the demo's runs: the digits ViT, the README's pictures and table.
+"""Copy what ships with the repository out of runs: the digits ViT, pictures and tables of README and docs.
 
-Run it after ``make demo``: ``python scripts/make_assets.py [runs]``.
+Run it after ``make demo``, and after ``make mini`` where that has run: ``python scripts/make_assets.py [runs]``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ PICTURES = ("accuracy_r2.png", "distance_phases.png", "r2_by_layer.png", "traini
 
 def main() -> None:
     """Copy files, or say what is missing."""
-    demo = Path(sys.argv[1] if len(sys.argv) > 1 else "runs") / "demo"
+    runs = Path(sys.argv[1] if len(sys.argv) > 1 else "runs")
+    demo, mini = runs / "demo", runs / "table1_mini" / "report"
     if not (demo / "report" / "report.html").is_file():
         sys.exit(f"{demo} holds no report: run make demo first")
     target = ASSETS / "digits_vit"
@@ -29,10 +30,18 @@ def main() -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         shutil.copyfile(demo / "report" / "figures" / name, pictures / name)
-    table = (demo / "report" / "table.md").read_text().split("\n\n")[0]
-    readme = pictures.parent.parent / "README.md"
-    marked = re.compile(r"(<!-- demo table.*? -->\n).*?(<!-- end of demo table -->)", re.DOTALL)
-    readme.write_text(marked.sub(lambda marks: f"{marks[1]}{table}\n{marks[2]}", readme.read_text()))
+    docs = pictures.parent
+    put_table(docs.parent / "README.md", "demo", (demo / "report" / "table.md").read_text().split("\n\n")[0])
+    if (mini / "report.html").is_file():
+        shutil.copyfile(mini / "figures" / "figure7.png", pictures / "table1_mini.png")
+        tables = [(mini / name).read_text().strip() for name in ("table.md", "surrogates.md")]
+        put_table(docs / "results" / "table1_mini.md", "mini", "\n\n".join(tables))
+
+
+def put_table(page: Path, name: str, table: str) -> None:
+    """Put a table between the marks of its name in a page."""
+    marked = re.compile(rf"(<!-- {name} table.*? -->\n).*?(<!-- end of {name} table -->)", re.DOTALL)
+    page.write_text(marked.sub(lambda marks: f"{marks[1]}{table}\n{marks[2]}", page.read_text()))
 
 
 if __name__ == "__main__":

@@ -32,9 +32,8 @@ def cross_bars(cross: CrossTable, table: pd.DataFrame) -> Figure:
         The surrogates, from :func:`raptor.results.table.rows`.
     """
     surrogates = _surrogates(table)
-    figure, axes = new_figure(
-        2.9 * (len(cross.columns) + bool(len(surrogates))), 3.1, columns=len(cross.columns) + bool(len(surrogates))
-    )
+    panels = len(cross.columns) + bool(len(surrogates))
+    figure, axes = new_figure(2.9 * panels, 3.1, columns=panels)
     bars = [key for key, row in cross.rows.items() if not row.line and key != cross.reference]
     for ax, (name, column) in zip(axes, cross.columns.items(), strict=False):
         own = cross.cells[cross.cells["column"] == name].set_index("row")
@@ -53,8 +52,7 @@ def cross_bars(cross: CrossTable, table: pd.DataFrame) -> Figure:
         for key, style in zip(lines, ("--", "-", ":", "-."), strict=False):
             ax.axhline(lines[key], color=NEUTRAL, ls=style, lw=1, label=cross.rows[key].title, zorder=0)
         names = [cross.rows[key].title.removeprefix("Raptor ") for key in bars]
-        ax.set_xticks(range(len(bars)), names, rotation=30 if max(map(len, names), default=0) > 8 else 0)
-        ax.tick_params(axis="x", labelrotation=30 if max(map(len, names), default=0) > 8 else 0)
+        ax.set_xticks(range(len(bars)), names, rotation=90 if max(map(len, names), default=0) > 8 else 0)
         for i, key in enumerate(bars):
             if means[key] != means[key]:
                 ax.text(i, ax.get_ylim()[0] + margin / 4, "missing", ha="center", rotation=90, color=NEUTRAL)

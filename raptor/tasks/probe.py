@@ -94,8 +94,8 @@ class Probe(Task):
         seeds = [self.seed, *(derive_seed(self.seed, "head", i) for i in range(1, head_seeds))]
         self.specs = plan_heads(self.rules, seeds, rates)
         self.heads = nn.ModuleList()
-        for spec in self.specs:
-            with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
+            for spec in self.specs:
                 torch.manual_seed(spec.seed)
                 self.heads.append(self.make_head())
         self.best = Best(self.heads, self.specs, self.higher_is_better)
@@ -105,8 +105,7 @@ class Probe(Task):
             data.hold_out()
         data.eval_splits = (*(() if all(holds_out) else ("val",)), *((HELD_OUT,) if any(holds_out) else ()))
         self._finals: list[tuple[str, int]] = []  # rule and head, for the last validation
-        self._selection: dict[str, Any] = {}
-        self.cached: list[str] = []
+        self._selection, self.cached = dict[str, Any](), list[str]()
 
     @abstractmethod
     def make_head(self) -> LinearProbe:
@@ -222,8 +221,7 @@ class Probe(Task):
         losses = []
         for spec, head, own in zip(self.specs, self.heads, raw, strict=True):
             rows = ~held if spec.holds_out and held is not None else slice(None)
-            inputs = (head, own[rows], targets[rows])
-            # maps of one head at a time: those of K heads would not fit a GPU at the size of real pictures
+            inputs = (head, own[rows], targets[rows])  # maps of one head at a time: those of K would not fit a GPU
             apart = self.target != "class" and len(self.specs) > 1
             losses.append(checkpoint(self.loss, *inputs, use_reentrant=False) if apart else self.loss(*inputs))  # type: ignore[arg-type]
         self.log("train/loss", torch.stack(losses).detach().mean(), prog_bar=True)
