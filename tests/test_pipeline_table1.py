@@ -190,9 +190,9 @@ def test_the_miniature_and_a_deleted_result(
     assert {"val/top1", "val/knn_top1", "val/ridge_top1"} <= probe["metrics"].keys()
     assert probe["cached_features"] == ["val", "held_out", "train"]
     line = next(x for x in (out / "table.md").read_text().splitlines() if "k=2" in x)
-    assert line.count("(1 of 2)") == 3
+    assert line.count("(1 of 2, 1 missing)") == 3
     shutil.rmtree(runs / "probe-ade20k-k2-r0")
     call("report", "experiment=table1_mini")
     line = next(x for x in (out / "table.md").read_text().splitlines() if "k=2" in x)
-    assert line.count("(1 of 2)") == 2
+    assert line.count("(1 of 2, 1 missing)") == 2
     assert "missing" in line

@@ -160,7 +160,8 @@ class CrossTable:
         spread = Spread(cell["mean"], cell["std"], cell["n"], cell["ci95"])
         if not spread.n:
             return MISSING
-        counted = "" if spread.n == cell["expected"] else f" ({spread.n} of {cell['expected']})"
+        missing = cell["expected"] - spread.n
+        counted = f" ({spread.n} of {cell['expected']}, {missing} {MISSING})" if missing > 0 else ""
         return spread.show(self.columns[cell["column"]].digits) + counted
 
     def wide(self) -> pd.DataFrame:

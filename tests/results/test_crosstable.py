@@ -106,7 +106,7 @@ def test_every_form_marks_what_is_missing(root: Path, tmp_path: Path) -> None:
     markdown = write_report(Study(root), out, "T", CrossTable(Study(root), **NODE))
     wide = {line.split("|")[1].strip(): line for line in markdown.split("\n\n")[0].splitlines()[2:]}
     assert "82.0 ± 2.0" in wide["Raptor k=2"]
-    assert "0.660 (1 of 3)" in wide["Raptor k=2"]
+    assert "0.660 (1 of 3, 2 missing)" in wide["Raptor k=2"]
     assert "missing" in wide["ViT_B"]
     assert "81.0 ± 0.2" in markdown
     assert "+1.0" in markdown
