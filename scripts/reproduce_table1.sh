@@ -3,11 +3,9 @@
 # teacher. Every step continues where it was stopped and skips what is finished. Arguments go to every training:
 #   RAPTOR_DATA=/data scripts/reproduce_table1.sh trainer.precision=32-true
 # Where the data sets must lie: python -m raptor.train --cfg job --package paths
-set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/common.sh"
 
-step() { printf '\n== %s\n' "$1"; }
-
+begin table1
 step "Meta's linear heads"
 python scripts/download_heads.py "${RAPTOR_DATA:-data}/heads"
 step "pixel cache of ImageNet (193 GB)"
@@ -16,7 +14,7 @@ step "phases, to compare with the published ones"
 python -m raptor.phases experiment=table1/phases
 for part in blocks surrogates probes baselines; do
   step "$part"
-  python -m raptor.train -m "experiment=table1/$part" "$@"
+  train -m "experiment=table1/$part" "$@"
 done
 step "report"
 python -m raptor.report experiment=table1
