@@ -125,7 +125,7 @@ def r2_by_layer(study: Study) -> Figure:
     for ax in axes:
         ax.set_ylim(max(-0.1, min([0.5, *(value - 0.05 for value in values)])), 1.0)
     axes[0].set_ylabel("R2 to the teacher")
-    axes[0].legend(loc="lower right")
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return figure
 
 
