@@ -197,7 +197,9 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "", own_head: 
             )
         tensors = read_tensors(path)
         if isinstance(model, _kinds()["teacher"]) and POSITIONS in tensors:  # at any input size
-            tensors[POSITIONS] = fit_positions(model.shell.vit, model.spec.name, tensors[POSITIONS], where)
+            sizes = [o.get("img_size") for o in (_vit_options(description), model.spec.options)]
+            same = sizes[0] == sizes[1]  # the number of patches alone does not tell 8x8 from 4x16
+            tensors[POSITIONS] = fit_positions(model.shell.vit, model.spec.name, tensors[POSITIONS], same, where)
         fill(model, (head if own_head else {}) | tensors, where)
         return
     tensors = read_tensors(source, where)
@@ -205,6 +207,10 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "", own_head: 
         raise ModelFileError(f"{where} is a bare weight file, which can fill a teacher only")
     state = convert(model.shell.vit, model.spec.name, tensors, where)
     fill(model, head | {_from_timm(name): tensor for name, tensor in state.items()}, where)
+
+
+def _vit_options(description: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(description["config"].get("vit", {}).get("options", {}))
 
 
 def _from_timm(name: str) -> str:

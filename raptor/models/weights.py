@@ -157,15 +157,15 @@ def convert(vit: VisionTransformer, name: str, state: Mapping[str, Tensor], wher
     return state
 
 
-def fit_positions(vit: VisionTransformer, name: str, position_1ND: Tensor, where: str) -> Tensor:
-    """A position embedding of a square grid at the grid of a model, resized as :func:`convert` would.
+def fit_positions(vit: VisionTransformer, name: str, position_1ND: Tensor, same_grid: bool, where: str) -> Tensor:
+    """A position embedding at the grid of a model, resized as :func:`convert` would, unless it is of the same grid.
 
     Raises
     ------
     ModelFileError
-        If the old grid is neither square nor of the model's shape.
+        If it is of another grid, which is not square.
     """
-    if position_1ND.shape == vit.pos_embed.shape or position_1ND.shape[2] != vit.embed_dim:
+    if same_grid or position_1ND.shape[2] != vit.embed_dim:
         return position_1ND  # of another width: fill tells that, with all else that does not fit
     rows, columns = vit.patch_embed.grid_size
     prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor
 
@@ -119,17 +120,42 @@ def test_a_probe_of_ours_serves_as_head(tmp_path: Path, teacher: Teacher) -> Non
     save(teacher, tmp_path / "teacher")
     spec = teacher.spec
     arguments = {"mean": [0.3], "std": [0.4], "weights": tmp_path / "teacher"}
-    with pytest.raises(ModelFileError, match="missing"):  # a folder of a teacher without such a head does not fit
-        build_teacher(spec.name, spec.options, head=tmp_path / "probe", **arguments)
+    with pytest.raises(
+        ModelFileError, match="missing"
+    ):  # the folder of a teacher without such a head does not fill one
+        build_teacher(spec.name, spec.options, linear_head=7, **arguments)
+    images = torch.randn(3, 1, 8, 8)
+    beside = build_teacher(spec.name, spec.options, head=tmp_path / "probe", **arguments).eval()
+    torch.testing.assert_close(beside(images), teacher(images))
+    torch.testing.assert_close(beside.classify(images), probe(teacher.layout.features(teacher(images))))
     headed = build_teacher(spec.name, spec.options, mean=[0.3], std=[0.4], head=tmp_path / "probe").eval()
     save(headed, tmp_path / "headed")
     again = raptor.load(tmp_path / "headed")
-    images = torch.randn(3, 1, 8, 8)
     expected = probe(again.layout.features(again(images)))
     torch.testing.assert_close(again.classify(images), expected)
     save(LinearProbe(16, 7), tmp_path / "narrow")
     with pytest.raises(ModelFileError, match="takes 16 features"):
         build_teacher(spec.name, spec.options, mean=[0.3], std=[0.4], head=tmp_path / "narrow")
+
+
+@pytest.mark.parametrize("size", [[12, 16], 24, [4, 16]])  # the last has as many patches as the square grid
+def test_a_saved_teacher_opens_at_any_input_size(tmp_path: Path, teacher: Teacher, size: Any) -> None:
+    save(teacher, tmp_path / "teacher")
+    options = {**teacher.spec.options, "img_size": size}
+    wide = build_teacher(teacher.spec.name, options, weights=tmp_path / "teacher", mean=[0.3], std=[0.4])
+    ours, theirs = wide.state_dict(), teacher.state_dict()
+    key = "shell.vit.pos_embed"
+    expected = timm.layers.resample_abs_pos_embed(theirs[key], list(wide.grid), num_prefix_tokens=3)
+    assert torch.equal(ours.pop(key), expected)
+    del theirs[key]
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    save(wide, tmp_path / "wide")
+    same = build_teacher(teacher.spec.name, options, weights=tmp_path / "wide", mean=[0.3], std=[0.4])
+    assert torch.equal(same.state_dict()[key], expected)
+    if size == [12, 16]:  # an oblong grid cannot be told from its number of patches
+        square = {**options, "img_size": 20}
+        with pytest.raises(ModelFileError, match="12 patches, which are no square"):
+            build_teacher(teacher.spec.name, square, weights=tmp_path / "wide", mean=[0.3], std=[0.4])
 
 
 class Evil:
