@@ -39,7 +39,7 @@ lint: .venv/ready-dev ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-assets: .venv/ready ## Rebuild what ships from the demo's runs: the digits ViT and the README's figure
+assets: .venv/ready ## Rebuild what ships from runs: the digits ViT, pictures and tables of README and docs
 	$(BIN)/python scripts/make_assets.py
 
 clean: ## Remove the environment and caches, keep runs
