@@ -81,7 +81,7 @@ def step_seconds(protocol: str, heads: int, steps: int) -> float:
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     data.steps = steps + WARM
     node: Any = OmegaConf.to_container(config.task, resolve=True)
-    options = {k: node[k] for k in ("name", "bins", "start") if k in node}
+    options = {k: node[k] for k in ("name", "bins", "upsample", "loss_stride", "start") if k in node}
     build = instantiate({"optimizer": config.task.optimizer, "schedule": config.task.schedule}, _convert_="all")
     task = BUILD[protocol](
         teacher=teacher,

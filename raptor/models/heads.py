@@ -74,11 +74,10 @@ class DepthProbe(LinearProbe):
         edges = torch.linspace(self.nearest, self.farthest, self.num_classes + 1, device=self.linear.weight.device)
         return (edges[1:] + edges[:-1]) / 2
 
-    def depth(self, logits: Tensor, dim: int = -1) -> Tensor:
-        """Expectation of the depth in metres under the softmax over bins, which ``dim`` counts."""
-        return (logits.float().softmax(dim).movedim(dim, -1) * self.centres()).sum(
-            -1
-        )  # no product for autocast to round
+    def depth(self, logits: Tensor) -> Tensor:
+        """Expectation of the depth in metres under the softmax over bins: ``(..., bins)`` to ``(...)``."""
+        with torch.autocast(logits.device.type, enabled=False):  # a product that it would round
+            return logits.float().softmax(-1) @ self.centres()
 
     def to_config(self) -> dict[str, Any]:
         """Plain dictionary from which :meth:`from_config` builds the same architecture."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,19 @@ from raptor.data.nyuv2 import SIZE, padding
 from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.heads import DepthProbe, LinearProbe
+from raptor.tasks.dense import (
+    ALL,
+    bilinear_at,
+    bilinear_weights,
+    check_loss_stride,
+    lattice,
+    pixel_cross_entropy,
+    row_losses,
+)
 from raptor.tasks.probe import Probe
 
 EIGEN = (45, 471, 41, 601)  # rows and columns of 480x640 that count, after Eigen et al. 2014
 IGNORED = -100  # bin of pixels that have none
-UPSAMPLE = 4  # logits of patches, before bins are read off
 SHIFT = 1e-3  # metres, so that logarithms stay finite
 VARIANCE = 0.85  # share of the squared mean that the scale-invariant loss takes off
 SCALE_INVARIANT = 10.0  # its weight beside the cross-entropy
@@ -28,7 +36,7 @@ SCALE_INVARIANT = 10.0  # its weight beside the cross-entropy
 class DepthProbing(Probe):
     """Linear layers on ``[patch, cls]`` that sort patches into depth bins: the paper's probe on NYUv2.
 
-    The logits are upsampled fourfold; depth is the expectation under their softmax, upsampled to the picture.
+    The logits are upsampled; depth is the expectation under their softmax, upsampled to the picture.
     The loss is ten times the scale-invariant one at the picture's size, and cross-entropy on the bins at the
     upsampled grid, where each point takes the depth nearest to it.
 
@@ -40,6 +48,11 @@ class DepthProbing(Probe):
         Number of bins.
     nearest, farthest
         What the bins span evenly and what counts at validation, in metres.
+    upsample
+        How many times finer than the patches bins are read off.
+    loss_stride
+        The scale-invariant loss counts every ``loss_stride``-th row and column of the depth, others at each step in
+        turn; 1, as in the paper, counts all.
     **kwargs
         As in :class:`~raptor.tasks.probe.Probe`.
     """
@@ -54,10 +67,15 @@ class DepthProbing(Probe):
         bins: int = 256,
         nearest: float = 1e-3,
         farthest: float = 10.0,
+        upsample: int = 4,
+        loss_stride: int = 1,
         **kwargs: Any,
     ) -> None:
+        if upsample < 1:
+            raise ConfigError(f"task.upsample={upsample} is how many times finer than patches bins are: at least 1")
+        self.loss_stride = check_loss_stride(loss_stride, backbone)
         self.num_features = backbone.layout.num_features(backbone.width)
-        self.bins, self.nearest, self.farthest = bins, nearest, farthest
+        self.bins, self.nearest, self.farthest, self.upsample = bins, nearest, farthest, upsample
         if kwargs.get("flip") and (backbone.input_shape[2] - data.output_size[1]) % 2:
             raise ConfigError(
                 "task.flip=true needs the same padding left and right: choose an even teacher.options.img_size"
@@ -89,18 +107,23 @@ class DepthProbing(Probe):
                 logits = logits + F.linear(features[:, :1], weight[:, width:])
         return logits.unflatten(-1, (len(heads), -1)).movedim(-2, 0)
 
-    def _finer(self, raw_BPC: Tensor) -> Tensor:
-        """Logits on the upsampled grid, ``(B, bins, h, w)``: a linear layer and this interpolation commute."""
-        grid = raw_BPC.float().transpose(1, 2).unflatten(2, self.backbone.grid)
-        return F.interpolate(grid, scale_factor=UPSAMPLE, mode="bilinear", align_corners=False)
+    @property
+    def _fine(self) -> tuple[int, int]:
+        rows, columns = self.backbone.grid
+        return self.upsample * rows, self.upsample * columns
 
-    def _depth(self, head: DepthProbe, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """Depth ``(B, H, W)`` of a picture whose padding is cut off."""
-        depth = head.depth(logits, dim=1)[:, None]
-        padded = self.backbone.input_shape[1:]
-        depth = F.interpolate(depth, size=padded, mode="bilinear", align_corners=False)[:, 0]
+    def _finer(self, raw_BPC: Tensor) -> Tensor:
+        """Logits on the upsampled grid, ``(B, h, w, bins)``: a linear layer and this interpolation commute."""
+        return bilinear_at(raw_BPC.unflatten(1, self.backbone.grid), self._fine)
+
+    def _depth(self, head: DepthProbe, logits: Tensor, size: Sequence[int], at: tuple[slice, slice] = ALL) -> Tensor:
+        """Depth ``(B, H, W)`` at some rows and columns of a picture whose padding is cut off."""
+        _, *padded = self.backbone.input_shape
         top, left = padding(size, padded)
-        return depth[:, top : top + size[0], left : left + size[1]]
+        rows, columns = (bilinear_weights(*n, logits) for n in zip(padded, self._fine, strict=True))
+        with torch.autocast(logits.device.type, enabled=False):
+            rows, columns = rows[top : top + size[0]][at[0]], columns[left : left + size[1]][at[1]]
+            return rows @ head.depth(logits) @ columns.T
 
     def _coarser(self, depth_BHW: Tensor, size: Sequence[int]) -> Tensor:
         """Depth on the upsampled grid of the padded picture, 0 where there is none."""
@@ -109,14 +132,20 @@ class DepthProbing(Probe):
         padded = F.pad(depth_BHW, (left, width - W - left, top, height - H - top))
         return F.interpolate(padded[:, None], size=tuple(size), mode="nearest-exact")[:, 0]
 
-    def loss(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, raw: Tensor, targets: Tensor) -> Tensor:
         """Scale-invariant loss and cross-entropy on bins."""
-        assert isinstance(head, DepthProbe)
-        logits, depth = self._finer(raw), targets.squeeze(1)
-        bins = depth_bins(self._coarser(depth, logits.shape[-2:]), self.bins, self.nearest, self.farthest)
-        total = F.cross_entropy(logits, bins, ignore_index=IGNORED, reduction="sum")
-        apart = scale_invariant(self._depth(head, logits, depth.shape[-2:]), depth)
-        return SCALE_INVARIANT * apart + total / (bins != IGNORED).sum().clamp(min=1)
+        head, depth = cast(DepthProbe, self.heads[0]), targets.squeeze(1)  # any head: all have the same bins
+        bins = depth_bins(self._coarser(depth, self._fine), self.bins, self.nearest, self.farthest)
+        size, at = depth.shape[-2:], lattice(depth.shape[-2:], self.loss_stride, self.global_step)
+
+        def of_heads(raw_KBPC: Tensor, _: Tensor) -> Tensor:
+            logits = self._finer(raw_KBPC.flatten(0, 1))
+            apart = pixel_cross_entropy(logits, bins.repeat(len(raw_KBPC), 1, 1), IGNORED)
+            cross = apart.view(len(raw_KBPC), -1).sum(1) / (bins != IGNORED).sum().clamp(min=1)
+            pred = self._depth(head, logits, size, at).unflatten(0, raw_KBPC.shape[:2])
+            return cross + SCALE_INVARIANT * scale_invariant(pred, depth[(..., *at)])
+
+        return row_losses(of_heads, raw, max(1, self.bins * bins.numel()))
 
     def answer(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
         """Depth at the size of the targets, in metres."""
@@ -148,15 +177,21 @@ def scale_invariant(pred: Tensor, depth: Tensor) -> Tensor:
 
     Parameters
     ----------
-    pred, depth
-        In metres, of one shape; d = log(pred + 1e-3) - log(depth + 1e-3). Depth that is not above 0, or not
-        finite, is unknown.
+    pred
+        In metres, ``(..., *S)``, with d = log(pred + 1e-3) - log(depth + 1e-3).
+    depth
+        In metres, ``S``; what is not above 0, or not finite, is unknown.
+
+    Returns
+    -------
+    Tensor
+        Losses ``(...)``.
     """
     known = (depth > 0) & depth.isfinite()
-    count = known.sum().clamp(min=1)
     d = torch.log(pred + SHIFT) - torch.log(depth.where(known, 1.0) + SHIFT)
-    d = d.where(known, 0.0)
-    return d.square().sum() / count - VARIANCE * (d.sum() / count) ** 2
+    d = (d * known).flatten(-depth.ndim)
+    count = known.sum().clamp(min=1)
+    return torch.linalg.vecdot(d, d) / count - VARIANCE * (d.sum(-1) / count) ** 2
 
 
 def eigen_crop(size: Sequence[int]) -> tuple[slice, slice]:

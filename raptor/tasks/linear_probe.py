@@ -80,9 +80,10 @@ class LinearProbing(Probe):
         """``[cls, mean patch]``."""
         return self.backbone.layout.features(tokens_BND)
 
-    def loss(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, raw: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy; 0 for an empty batch."""
-        return F.cross_entropy(raw.float(), targets, reduction="sum") / max(1, len(targets))
+        apart = F.cross_entropy(raw.float().flatten(0, 1), targets.repeat(len(raw)), reduction="none")
+        return apart.view(raw.shape[:2]).sum(1) / max(1, len(targets))
 
     def answer(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
         """Logits."""

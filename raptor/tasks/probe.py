@@ -10,7 +10,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from raptor.data.module import ImageData
 from raptor.errors import ConfigError
@@ -124,8 +123,8 @@ class Probe(Task):
         return stacked(heads, features)
 
     @abstractmethod
-    def loss(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
-        """Loss of one head on a batch."""
+    def losses(self, raw: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each of K heads on a batch, ``(K,)``."""
 
     @abstractmethod
     def answer(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
@@ -219,13 +218,14 @@ class Probe(Task):
             targets, held = targets
         raw = self.raw(list(cast(Any, self.heads)), self.extract(images))
         losses = []
-        for spec, head, own in zip(self.specs, self.heads, raw, strict=True):
-            rows = ~held if spec.holds_out and held is not None else slice(None)
-            inputs = (head, own[rows], targets[rows])  # maps of one head at a time: those of K would not fit a GPU
-            apart = self.target != "class" and len(self.specs) > 1
-            losses.append(checkpoint(self.loss, *inputs, use_reentrant=False) if apart else self.loss(*inputs))  # type: ignore[arg-type]
-        self.log("train/loss", torch.stack(losses).detach().mean(), prog_bar=True)
-        return torch.stack(losses).sum()
+        for holds_out in sorted({spec.holds_out for spec in self.specs}):
+            own = torch.stack([x for x, spec in zip(raw, self.specs, strict=True) if spec.holds_out == holds_out])
+            if holds_out and held is not None:
+                losses.append(self.losses(own[:, ~held], targets[~held]))
+            else:
+                losses.append(self.losses(own, targets))
+        self.log("train/loss", torch.cat(losses).detach().mean(), prog_bar=True)
+        return torch.cat(losses).sum()
 
     def answers(self, images: Tensor | Features, heads: Sequence[LinearProbe], targets: Tensor) -> list[Tensor]:
         """What heads answer about images."""

@@ -16,6 +16,7 @@ from raptor.data.module import ImageData
 from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.heads import LinearProbe
+from raptor.tasks.dense import bilinear_at, check_loss_stride, lattice, pixel_cross_entropy, row_losses
 from raptor.tasks.features import Features
 from raptor.tasks.probe import Probe
 
@@ -33,6 +34,9 @@ class SegmentationProbing(Probe):
     stride
         Step between windows as a share of the window, for pictures larger than the model's input
         (``data.evaluation=sliding``).
+    loss_stride
+        The loss counts every ``loss_stride``-th row and column of the labels, others at each step in turn; 1, as
+        in the paper, counts all.
     **kwargs
         As in :class:`~raptor.tasks.probe.Probe`.
     """
@@ -40,11 +44,18 @@ class SegmentationProbing(Probe):
     target, score = "labels", "miou"
 
     def __init__(
-        self, backbone: Backbone, data: ImageData, source: dict[str, Any], stride: float = 2 / 3, **kwargs: Any
+        self,
+        backbone: Backbone,
+        data: ImageData,
+        source: dict[str, Any],
+        stride: float = 2 / 3,
+        loss_stride: int = 1,
+        **kwargs: Any,
     ) -> None:
         if not 0 < stride <= 1:
             raise ConfigError(f"task.stride={stride} is a share of the window: above 0, at most 1")
         self.width, self.num_classes, self.stride = backbone.width, data.num_classes, stride
+        self.loss_stride = check_loss_stride(loss_stride, backbone)
         super().__init__(backbone=backbone, data=data, source=source, **kwargs)
         self.sliding = getattr(data, "evaluation", None) == "sliding"
         self.cache = self.cache and not self.sliding
@@ -73,11 +84,18 @@ class SegmentationProbing(Probe):
         grid = raw_BPC.float().transpose(1, 2).unflatten(2, self.backbone.grid)
         return F.interpolate(grid, size=tuple(size), mode="bilinear", align_corners=False)
 
-    def loss(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, raw: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy over labelled pixels; 0 if there is none."""
-        logits = self.upsampled(raw, targets.shape[-2:])
-        total = F.cross_entropy(logits, _labels(targets), ignore_index=IGNORED, reduction="sum")
-        return total / (targets != IGNORED).sum().clamp(min=1)
+        size = (targets.shape[-2], targets.shape[-1])
+        at = lattice(size, self.loss_stride, self.global_step)
+        labels = _labels(targets)[(..., *at)]
+
+        def sums(raw_NPC: Tensor, numbers: Tensor) -> Tensor:
+            logits = bilinear_at(raw_NPC.unflatten(1, self.backbone.grid), size, at)
+            return pixel_cross_entropy(logits, labels[numbers % len(labels)], IGNORED).sum((1, 2))
+
+        of_maps = row_losses(sums, raw.flatten(0, 1), self.num_classes * labels.shape[1:].numel())
+        return of_maps.view(raw.shape[:2]).sum(1) / (labels != IGNORED).sum().clamp(min=1)
 
     def answer(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
         """Logits at the size of the labels."""

@@ -70,9 +70,26 @@ def test_segmentation_loss_by_hand() -> None:
     target[0, 0, 0], target[1, 0, :3] = 1, torch.tensor([2, 2, 3])
     right = torch.tensor([0.0, 0.0, 5.0, 0.0]).log_softmax(0)
     expected = -(torch.tensor(0.25).log() + 2 * right[2] + right[3]) / 4
-    loss = task.loss(LinearProbe(4, 4), raw, target.to(torch.uint8))
+    loss = task.losses(raw[None], target.to(torch.uint8))
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-    assert float(task.loss(LinearProbe(4, 4), raw, torch.full_like(target, IGNORED))) == 0.0
+    assert float(task.losses(raw[None], torch.full_like(target, IGNORED))) == 0.0
+
+
+def test_a_strided_loss_sees_every_label_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = stripes(4)
+    data = greys("labels", labels, images, 4)
+    whole, strided = (SegmentationProbing(oracle(4), data, {}, name="s", seed=0, loss_stride=n, **ADAM) for n in (1, 2))
+    raw = torch.randn(2, 4, GRID * GRID, 4)
+    targets = labels[:, None].clone()
+    targets[:, :, 0] = 0  # so that each of the four lattices has as many labels
+    parts = []
+    for step in range(4):
+        monkeypatch.setattr(SegmentationProbing, "global_step", step)
+        parts.append(strided.losses(raw, targets))
+    assert not torch.allclose(parts[0], parts[3])
+    torch.testing.assert_close(torch.stack(parts).mean(0), whole.losses(raw, targets))
+    with pytest.raises(ConfigError, match=rf"task.loss_stride={PATCH + 1} is in pixels: from 1 to a patch's {PATCH}"):
+        SegmentationProbing(oracle(4), data, {}, name="s", seed=0, loss_stride=PATCH + 1, **ADAM)
 
 
 def test_windows_cover_a_picture_and_end_at_its_edges() -> None:
@@ -116,7 +133,7 @@ def test_bins_and_centres_agree() -> None:
     assert depth_bins(head.centres(), 256, 1e-3, 10.0).tolist() == list(range(256))
     logits = torch.full((1, 256, 1), -30.0)
     logits[0, 40], logits[0, 41] = 30.0, 30.0
-    assert float(head.depth(logits, dim=1)) == pytest.approx(1e-3 + 41 * 9.999 / 256, rel=1e-4)
+    assert float(head.depth(logits.movedim(1, -1))) == pytest.approx(1e-3 + 41 * 9.999 / 256, rel=1e-4)
 
 
 def test_scale_invariant_loss_by_hand() -> None:
@@ -189,10 +206,10 @@ def test_upsampling_commutes_with_the_head_and_padding_is_cut_off() -> None:
     finer = torch.nn.functional.interpolate(grid, scale_factor=4, mode="bilinear", align_corners=False)
     first = torch.nn.functional.conv2d(finer, head.linear.weight[:, :, None, None], head.linear.bias)
     ours = task._finer(task.raw([head], task.extract(x))[0])
-    assert torch.allclose(first, ours, atol=1e-5)
+    assert torch.allclose(first.movedim(1, -1), ours, atol=1e-5)
     whole = task.answer(head, task.raw([head], task.extract(x))[0], torch.zeros(2, 1, SIDE, SIDE))
     part = task.answer(head, task.raw([head], task.extract(x))[0], torch.zeros(2, 1, 12, 14))
-    assert torch.equal(part, whole[:, :, 2:14, 1:15])
+    assert torch.allclose(part, whole[:, :, 2:14, 1:15], atol=1e-6)
 
 
 class Oblong(Known):
@@ -223,7 +240,7 @@ def test_depth_loss_by_hand_on_an_oblong_padded_picture() -> None:
     cross = torch.nn.functional.cross_entropy(logits, bins)
     a, b = (torch.log(torch.tensor(p) + 1e-3) - torch.log(torch.tensor(q) + 1e-3) for p, q in ((0.5, 0.7), (1.5, 3.2)))
     apart = (a**2 + b**2) / 2 - 0.85 * ((a + b) / 2) ** 2
-    assert float(task.loss(head, raw, target)) == pytest.approx(float(10 * apart + cross), rel=1e-4)
+    assert float(task.losses(raw[None], target)) == pytest.approx(float(10 * apart + cross), rel=1e-4)
     answer = task.answer(head, raw, target)
     assert answer.shape == (1, 1, 6, 10)
     assert answer[0, 0, 0, 0] == pytest.approx(0.5, abs=1e-3)
