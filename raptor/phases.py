@@ -16,7 +16,8 @@ from raptor.files import write_aside, write_json
 from raptor.partition.files import read_distance
 from raptor.partition.maxcut import SOLVERS, Matrix
 from raptor.partition.quality import solve_all
-from raptor.results.run import RunFolder, check_inputs
+from raptor.results.identity import check_inputs
+from raptor.results.run import RunFolder
 
 log = logging.getLogger("raptor.phases")
 

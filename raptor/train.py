@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import command
 from raptor.errors import ConfigError, from_node
-from raptor.results.run import RunFolder, check_inputs
+from raptor.results.identity import check_inputs
+from raptor.results.run import RunFolder
 
 log = logging.getLogger("raptor.train")
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from raptor.errors import ConfigError
 from raptor.files import read_json
-from raptor.results.run import RESULT, STATUS
+from raptor.results.identity import STATUS
+from raptor.results.run import RESULT
 
 log = logging.getLogger(__name__)
 Run = dict[str, Any]

@@ -9,112 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import platform
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-import raptor
-from raptor.errors import ConfigError, RunFolderError
-from raptor.files import read_json, resolve, sha256, write_json, write_text
+from raptor import stopping
+from raptor.errors import RunFolderError
+from raptor.files import read_json, write_json, write_text
+from raptor.results import provenance
+from raptor.results.identity import STATUS, identity, inputs
 
 log = logging.getLogger(__name__)
 
-STATUS, RESULT, CONFIG, LOG = "status.json", "result.json", "config.yaml", "log.txt"
-BUILDS_ON = ("teacher.weights", "teacher.head", "surrogate.phases_file", "task.blocks", "task.backbone")
-# what may change between two calls of one run: where and how it reports, not what it computes
-NOT_IDENTITY = (
-    "paths",
-    "logger",
-    "callbacks",
-    "name",
-    "study",
-    "grid",
-    "data.num_workers",
-    "data.pixels",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-    "trainer.log_every_n_steps",
-    "trainer.profiler",
-)
-
-
-def identity(config: DictConfig, relative: bool = True) -> dict[str, Any]:
-    """What makes two runs the same run: the resolved config without :data:`NOT_IDENTITY`, as flat keys.
-
-    Unless ``relative`` is false, paths below ``paths.runs`` and ``paths.data`` are written relative to them, so
-    that a moved tree is still the same tree.
-    """
-    roots = {str(key): str(value) for key, value in config.paths.items()} if relative else {}
-    roots = dict(sorted(roots.items(), key=lambda item: len(item[1]), reverse=True))  # the innermost one names a path
-    values = OmegaConf.to_container(config, resolve=True)
-    flat: dict[str, Any] = {}
-
-    def visit(prefix: str, node: Any) -> None:
-        if prefix in NOT_IDENTITY:
-            return
-        if isinstance(node, Mapping) and node:
-            for key, value in node.items():
-                visit(f"{prefix}.{key}" if prefix else str(key), value)
-            return
-        if isinstance(node, str):
-            for key, root in roots.items():
-                if f"{node}/".startswith(f"{root}/"):
-                    node = f"<paths.{key}>{node[len(root) :]}"
-        flat[prefix] = node
-
-    visit("", values)
-    return flat
-
-
-def inputs(config: DictConfig) -> dict[str, str]:
-    """Digest of every model folder and file that a configuration names, by key."""
-    found = {}
-    for key, value in identity(config, relative=False).items():
-        for i, name in enumerate(value if isinstance(value, list) else [value]):
-            if not isinstance(name, str) or not name:
-                continue
-            path, label = resolve(name), f"{key}[{i}]" if isinstance(value, list) else key
-            if (path / "model.json").is_file():
-                found[label] = str((read_json(path / "model.json") or {}).get("sha256"))
-            elif (path / "manifest.json").is_file():  # of a store: it holds a checksum of every shard
-                found[label] = sha256(path / "manifest.json")
-            elif path.is_file():
-                found[label] = sha256(path)
-    return found
-
-
-def check_inputs(config: DictConfig) -> None:
-    """See that the runs that a job builds on are finished, before anything is loaded.
-
-    Raises
-    ------
-    ConfigError
-        Naming each that is not, its state, and the command that makes it (``grid.after``), where one is known.
-    """
-    missing = []
-    for key in BUILDS_ON:
-        value = OmegaConf.select(config, key)  # None where a command has no such key
-        for name in value if isinstance(value, ListConfig) else [value]:
-            path = resolve(name or "package:")
-            below = f"{name}/".startswith(f"{config.paths.runs}/")
-            if below and not (path.is_file() or (path / "model.json").is_file()):
-                folder = path if path.suffix == "" else path.parent
-                state = (read_json(folder / STATUS) or {}).get("state", "does not exist")
-                missing.append(f"{key}={name} ({state})")
-    if missing:
-        after = OmegaConf.select(config, "grid.after")
-        remedy = f"run {after}" if after else "finish the runs that make them"
-        raise ConfigError(f"this job builds on what is not finished: {', '.join(missing)}; {remedy} first")
+RESULT, CONFIG, LOG = "result.json", "config.yaml", "log.txt"
+PROVENANCE, DIFF = "provenance.json", "code.diff"
+HAND_OVER = 5.0  # seconds within which whoever submitted a job lets go of its folder
 
 
 def run_path(config: DictConfig, default_name: str) -> Path:
@@ -137,11 +53,16 @@ class RunFolder:
         Beginning of the folder's name where ``name`` is null.
     track_inputs
         Whether a run counts as another one when the models or files that it builds on have changed.
+    path
+        The folder, where it is not that of :func:`run_path`.
     """
 
-    def __init__(self, config: DictConfig, default_name: str, track_inputs: bool = True) -> None:
+    def __init__(
+        self, config: DictConfig, default_name: str, track_inputs: bool = True, path: Path | None = None
+    ) -> None:
         self.config, self.track_inputs = config, track_inputs
-        self.path = run_path(config, default_name)
+        self.path = path or run_path(config, default_name)
+        self.code: dict[str, Any] | None = None  # what was submitted, where a launcher knows better than this process
         self._status: dict[str, Any] = {}
 
     def __str__(self) -> str:
@@ -182,9 +103,61 @@ class RunFolder:
                     "since: delete that folder to run it anew, or choose another name=..."
                 )
 
+    def status(self) -> dict[str, Any]:
+        """What ``status.json`` says; empty if there is none."""
+        return read_json(self.path / STATUS) or {}
+
+    def enqueue(self, code: dict[str, Any]) -> None:
+        """Write down what was submitted, before it is.
+
+        Raises
+        ------
+        RunFolderError
+            If a process is at work in the folder.
+        """
+        self.code = code
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._held(0.0):
+            earlier = self.status()
+            kept: dict[str, Any] = {key: earlier[key] for key in ("attempt", "preempted", "inputs") if key in earlier}
+            self._status = {"state": "queued", **kept, "submitted": _now()}
+            write_text(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
+            self._write_provenance(attempt=None)
+            self.update()
+
+    def queued_as(self, **where: Any) -> None:
+        """Add where a job was queued (``slurm`` ids, or ``host`` and ``pid``), unless it has begun already."""
+        try:
+            with self._held(0.0):
+                self._status = self.status()
+                if self._status.get("state") == "queued":
+                    self.update(**where)
+        except RunFolderError:
+            log.debug("%s has begun", self)
+
+    def fail(self, error: BaseException) -> None:
+        """Write down an error that came before :meth:`recording`."""
+        self._status = self.status()
+        if self._status.get("state") in ("queued", "preempted"):
+            self.update(state="failed", error=f"{type(error).__name__}: {error}")
+
+    @contextmanager
+    def _held(self, timeout: float) -> Iterator[None]:
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            raise RunFolderError(f"{self.path} is in use by another process: wait for it, or stop it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Hold the folder for this job: log to its file, keep its status, tell the truth about how it ended.
+
+        Of several processes of one job, the first records.
 
         Raises
         ------
@@ -192,69 +165,89 @@ class RunFolder:
             If another process holds it, or it belongs to another configuration.
         """
         self._check_identity()
+        if provenance.rank() > 0:
+            yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunFolderError(f"{self.path} is in use by another process: wait for it, or stop it") from None
-        handler = logging.FileHandler(self.path / LOG)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root = logging.getLogger()
-        root.addHandler(handler)
-        earlier = read_json(self.path / STATUS) or {}
+        with self._held(HAND_OVER):
+            handler = logging.FileHandler(self.path / LOG)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            root = logging.getLogger()
+            root.addHandler(handler)
+            try:
+                self._begin()
+                yield
+            except BaseException as error:
+                self._end(error)
+                text = f"{self._status['state']}: {traceback.format_exc()}"
+                handler.emit(logging.LogRecord("raptor", logging.ERROR, "", 0, text, None, None))
+                raise
+            finally:
+                root.removeHandler(handler)
+                handler.close()
+
+    def _begin(self) -> None:
+        earlier, machine = self.status(), provenance.machine()
+        before, restarts = earlier.get("slurm") or {}, machine["slurm"].get("restarts", 0)
+        if before.get("job") == machine["slurm"].get("job"):
+            restarts -= before.get("restarts", 0)
         self._status = {
             "state": "running",
             "attempt": int(earlier.get("attempt", 0)) + 1,
+            "preempted": int(earlier.get("preempted", 0)) + max(0, restarts),
+            **({"submitted": earlier["submitted"]} if "submitted" in earlier else {}),
             "started": _now(),
-            "host": platform.node(),
-            "pid": os.getpid(),
+            **machine,
             "inputs": inputs(self.config) if self.track_inputs else {},
         }
-        try:
-            write_text(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
-            self.update()
-            yield
-        except BaseException as error:
-            state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-            self.update(state=state, error=f"{type(error).__name__}: {error}")
-            handler.emit(
-                logging.LogRecord("raptor", logging.ERROR, "", 0, f"{state}: {traceback.format_exc()}", None, None)
-            )
-            raise
-        finally:
-            root.removeHandler(handler)
-            handler.close()
-            lock.release()
+        write_text(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
+        self.update()
+        self._write_provenance({"number": self._status["attempt"], "started": self._status["started"], **machine})
+
+    def _end(self, error: BaseException) -> None:
+        what = f"{type(error).__name__}: {error}"
+        if stopping.requeued():
+            slurm = self._status["slurm"]
+            self._status["slurm"] = slurm | {"restarts": slurm.get("restarts", 0) + 1}
+            self.update(state="preempted", preempted=self._status["preempted"] + 1)
+        elif isinstance(error, KeyboardInterrupt | SystemExit):
+            self.update(state="interrupted", error=what)
+        else:
+            self.update(state="failed", error=what)
+
+    def _write_provenance(self, attempt: dict[str, Any] | None) -> None:
+        earlier = read_json(self.path / PROVENANCE) or {}
+        code = dict(self.code or provenance.code())
+        diff = code.pop("diff", "")
+        if diff:
+            write_text(self.path / DIFF, diff)
+        else:
+            (self.path / DIFF).unlink(missing_ok=True)
+        record = {"code": code | {"diff": DIFF if diff else None}, "versions": provenance.versions()}
+        attempts = [*earlier.get("attempts", []), *([attempt] if attempt else [])]
+        write_json(self.path / PROVENANCE, record | {"attempts": attempts})
 
     def update(self, **values: Any) -> None:
         """Write the status with the given fields changed."""
-        self._status |= {**values, "updated": _now()}
-        write_json(self.path / STATUS, self._status)
+        if provenance.rank() == 0:
+            self._status |= {**values, "updated": _now()}
+            write_json(self.path / STATUS, self._status)
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Write the result, then call the run finished; returns what was written."""
+        if provenance.rank() > 0:
+            return result
         result = {
             "schema": 1,
             "study": str(self.config.study),
             "name": self.path.name,
             **result,
             "attempts": self._status["attempt"],
-            "versions": versions(),
+            "versions": provenance.versions(),
         }
         write_json(self.path / RESULT, result)
         self.update(state="finished", **({"step": result["steps"]} if "steps" in result else {}))
         return read_json(self.path / RESULT) or {}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computed a result."""
-    packages = ("torch", "timm", "pytorch-lightning", "torchmetrics", "hydra-core")
-    return {
-        "python": platform.python_version(),
-        "raptor": raptor.__version__,
-        **{p: version(p) for p in packages},
-    }
 
 
 def _now() -> str:

@@ -6,7 +6,8 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from raptor.errors import ConfigError, RunFolderError
-from raptor.results.run import RunFolder, identity, run_path
+from raptor.results.identity import identity
+from raptor.results.run import RunFolder, run_path
 
 
 def config(tmp_path: Path, **changes: object) -> DictConfig:
