@@ -20,53 +20,63 @@ from omegaconf.errors import OmegaConfBaseException
 from raptor import sweeps
 from raptor.errors import ConfigError, RaptorError
 from raptor.files import CONFIGS
+from raptor.results.run import RunFolder
 
 CLOSED = ("recipe", "paths")  # nodes that only other nodes refer to, so that nobody would miss a mistyped key
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Turn a function of a configuration into a command.
+class Command:
+    """``python -m raptor.NAME``: a function of a configuration, and the folder where it keeps its status.
 
     Parameters
     ----------
-    config_name
+    name
         Root configuration in ``configs/``, without ``.yaml``.
-
-    Returns
-    -------
-    callable
-        Decorator; the decorated function takes its configuration from the command line. Errors that a user
-        can mend end it with one message and exit code 1.
+    function
+        Called with the configuration and the folder.
+    folder
+        Gives the folder of a configuration.
     """
 
-    def decorate(run: Callable[[DictConfig], Any]) -> Callable[[], None]:
-        def task(config: DictConfig) -> Any:
-            _set_up_logging()
-            _check_keys(config, config_name)
-            return run(config)
+    def __init__(
+        self, name: str, function: Callable[[DictConfig, RunFolder], Any], folder: Callable[[DictConfig], RunFolder]
+    ) -> None:
+        self.name, self.function, self.folder = name, function, folder
+        self.__doc__ = function.__doc__
 
-        entry = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)
+    def run(self, config: DictConfig, folder: RunFolder | None = None) -> Any:
+        """Run one job in this process."""
+        set_up_logging()
+        return self.function(config, folder or self.folder(config))
 
-        def main() -> None:
-            # Hydra otherwise prints and exits by itself, which hides our messages behind its traceback
-            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-            try:
-                if not sweeps.shown(config_name):
-                    entry()
-            except KeyboardInterrupt:
-                sys.exit(130)
-            except SystemExit as stop:
-                # Lightning ends a training on SIGTERM by a SystemExit without a code, which would mean success
-                sys.exit(143 if type(stop).__name__ == "SIGTERMException" else stop.code)
-            except Exception as error:
-                message = explain(error, config_name)
-                if message is None:
-                    raise
-                sys.exit(f"error: {message}")
+    def _task(self, config: DictConfig) -> Any:
+        check_keys(config, self.name)
+        return self.run(config)
 
-        return main
+    def __call__(self) -> None:
+        """Run what the command line says. Errors that a user can mend end it with one message and exit code 1."""
+        # Hydra otherwise prints and exits by itself, which hides our messages behind its traceback
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+        try:
+            if not sweeps.shown(self.name):
+                hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=self.name)(self._task)()
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except SystemExit as stop:
+            # Lightning ends a training on SIGTERM by a SystemExit without a code, which would mean success
+            sys.exit(143 if type(stop).__name__ == "SIGTERMException" else stop.code)
+        except Exception as error:
+            message = explain(error, self.name)
+            if message is None:
+                raise
+            sys.exit(f"error: {message}")
 
-    return decorate
+
+def command(
+    name: str, folder: Callable[[DictConfig], RunFolder]
+) -> Callable[[Callable[[DictConfig, RunFolder], Any]], Command]:
+    """Decorate the function of a command; see :class:`Command`."""
+    return lambda function: Command(name, function, folder)
 
 
 def explain(error: BaseException, config_name: str) -> str | None:
@@ -112,7 +122,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _check_keys(config: DictConfig, config_name: str) -> None:
+def check_keys(config: DictConfig, config_name: str) -> None:
+    """Refuse keys that the root configuration does not have.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key and the nearest ones that exist.
+    """
     root = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{config_name}.yaml"))
     assert isinstance(root, dict)
     known = {str(key) for key in root} | {str(next(iter(e))) for e in root["defaults"] if isinstance(e, dict)}
@@ -129,7 +146,8 @@ def _check_keys(config: DictConfig, config_name: str) -> None:
             raise ConfigError(unknown_key(str(key), known) + other)
 
 
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
+    """Our own messages in colour on the standard error, of libraries only warnings."""
     from rich.console import Console
     from rich.logging import RichHandler
 

@@ -29,6 +29,10 @@ class RunFolderError(RaptorError):
     """A run folder that is in use, or belongs to another configuration."""
 
 
+class LaunchError(RaptorError):
+    """Jobs that cannot be started, or that failed."""
+
+
 class StoreError(RaptorError):
     """A pixel cache or activation store that is missing, incomplete, damaged, or another than asked for."""
 

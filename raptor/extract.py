@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import command
 from raptor.errors import StoreError
+from raptor.results.run import RunFolder
+from raptor.stopping import leave_to_the_main_process
 
 if TYPE_CHECKING:
     from raptor.data.store.layout import Store
@@ -18,9 +20,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("raptor.extract")
 
 
-@command("extract")
-def main(config: DictConfig) -> None:
+def folder(config: DictConfig) -> RunFolder:
+    """Where the call keeps its status and log."""
+    return RunFolder(config, default_name=f"extract-{config.content}", track_inputs=False, has_result=False)
+
+
+@command("extract", folder)
+def main(config: DictConfig, run: RunFolder) -> None:
     """Fill the stores of a configuration, or say that they are full; ``verify`` only reads them."""
+    with run.recording():
+        extract(config)
+        run.update(state="finished")
+
+
+def extract(config: DictConfig) -> None:
+    """Fill stores, or read them."""
     import torch
 
     from raptor.data.store.layout import Store
@@ -76,6 +90,7 @@ def _work(worker: int, config: dict[str, Any]) -> None:
 
     from raptor.tasks.extraction import plan
 
+    leave_to_the_main_process()
     os.environ["LOCAL_RANK"] = str(worker)
     torch.set_num_threads(max(1, torch.get_num_threads() // config["workers"]))
     node = OmegaConf.create(config)

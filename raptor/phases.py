@@ -22,11 +22,15 @@ from raptor.results.run import RunFolder
 log = logging.getLogger("raptor.phases")
 
 
-@command("phases")
-def main(config: DictConfig) -> None:
+def folder(config: DictConfig) -> RunFolder:
+    """The run folder of a configuration."""
+    return RunFolder(config, default_name="phases", track_inputs=config.distance is None)
+
+
+@command("phases", folder)
+def main(config: DictConfig, run: RunFolder) -> None:
     """Find phases, or say that they are found."""
     from_file = config.distance is not None  # a file may change under its name, so it is always read again
-    run = RunFolder(config, default_name="phases", track_inputs=not from_file)
     result = None if from_file else run.result()
     if result is None:
         _check(config)

@@ -11,13 +11,26 @@ from omegaconf import DictConfig
 
 from raptor.cli import command
 from raptor.errors import from_node
+from raptor.results.run import RunFolder
 
 log = logging.getLogger("raptor.report")
 
 
-@command("report")
-def main(config: DictConfig) -> None:
+def folder(config: DictConfig) -> RunFolder:
+    """Where the report is written."""
+    return RunFolder(config, default_name="report", track_inputs=False, path=Path(config.output), has_result=False)
+
+
+@command("report", folder)
+def main(config: DictConfig, run: RunFolder) -> None:
     """Write the report of a study."""
+    with run.recording():
+        write(config)
+        run.update(state="finished")
+
+
+def write(config: DictConfig) -> None:
+    """Gather the results of a study into tables, figures and a page."""
     from omegaconf import OmegaConf
 
     from raptor.results.crosstable import CrossTable

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from raptor.files import CONFIGS
 
@@ -68,9 +69,30 @@ def _sweeps(override: str) -> bool:
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
-    config = hydra.compose(config_name, overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    values: Any = OmegaConf.to_container(config, resolve=False)
-    resolved: Any = OmegaConf.create({key: value for key, value in values.items() if key != "hydra"})
-    OmegaConf.resolve(resolved)
-    return resolved
+    with as_job(hydra.compose(config_name, overrides, return_hydra_config=True)) as resolved:
+        return resolved
+
+
+@contextmanager
+def as_job(config: DictConfig, number: int = 0) -> Iterator[DictConfig]:
+    """The configuration of one job of a sweep, resolved, while Hydra's own is that of this job.
+
+    Parameters
+    ----------
+    config
+        With the node ``hydra``.
+    number
+        Of the job in its sweep.
+    """
+    instance = HydraConfig.instance()
+    earlier = instance.cfg
+    with open_dict(config):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+    instance.set_config(config)
+    try:
+        values: Any = OmegaConf.to_container(config, resolve=False)
+        resolved: Any = OmegaConf.create({key: value for key, value in values.items() if key != "hydra"})
+        OmegaConf.resolve(resolved)
+        yield resolved
+    finally:
+        instance.cfg = earlier

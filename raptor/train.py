@@ -16,10 +16,14 @@ from raptor.results.run import RunFolder
 log = logging.getLogger("raptor.train")
 
 
-@command("train")
-def main(config: DictConfig) -> float | None:
+def folder(config: DictConfig) -> RunFolder:
+    """The run folder of a configuration."""
+    return RunFolder(config, default_name=f"{config.task.name}-seed{config.seed}")
+
+
+@command("train", folder)
+def main(config: DictConfig, run: RunFolder) -> float | None:
     """Run the job of a configuration, or say that it is finished."""
-    run = RunFolder(config, default_name=f"{config.task.name}-seed{config.seed}")
     result = run.result()
     if result is not None:
         log.info("%s is finished: %s", run, _shown(result["metrics"]))
@@ -99,6 +103,8 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
         "seconds": round(time.monotonic() - begin, 1),
         "history": curves(read_metrics(run.path)),
     }
+    if not trainer.is_global_zero:
+        return result
     task.export(run.path, about={key: result[key] for key in ("task", "seed", "teacher", "data", "metrics")})
     result["weights_sha256"] = state_fingerprint(task.product)
     return run.finish(result)

@@ -21,6 +21,7 @@ from raptor.data.pixels import SPLITS, CachedImages, open_pixels
 from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform
 from raptor.data.skipping import ON_ERROR, SkippingLoader
 from raptor.errors import ConfigError, StoreError
+from raptor.stopping import leave_to_the_main_process
 
 log = logging.getLogger(__name__)
 HELD_OUT = 0.1  # share of the training images that select in place of the validation images
@@ -223,6 +224,7 @@ class ImageData(LightningDataModule, ABC):
             "num_workers": self.num_workers,
             "persistent_workers": persistent and self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": leave_to_the_main_process,
             **kwargs,
         }
         if self.on_error == "skip" and "collate_fn" not in options:
@@ -268,7 +270,10 @@ class ImageData(LightningDataModule, ABC):
         """All images of :meth:`eval_images` in order."""
         if split in self.eval_samples:
             return DataLoader(self.eval_samples[split], batch_size=self.eval_batch_size, collate_fn=_as_is)
-        return self.loader(self.eval_images(split), persistent=True, batch_size=self.eval_batch_size)
+        images: Any = self.eval_images(split)
+        if self.trainer is not None and self.trainer.world_size > 1:  # scores are summed over all processes
+            images = Subset(images, range(self.trainer.global_rank, len(images), self.trainer.world_size))
+        return self.loader(images, persistent=True, batch_size=self.eval_batch_size)
 
     def train_images_dataloader(self, limit: int | None = None) -> DataLoader:
         """The first ``limit`` training images of a fixed shuffle, once, without augmentation."""

@@ -33,7 +33,8 @@ class Study:
     def __init__(self, root: Path) -> None:
         self.root = root
         folders = sorted(p.parent for p in root.glob(f"*/{STATUS}"))
-        states = {folder.name: (read_json(folder / STATUS) or {}).get("state", "unreadable") for folder in folders}
+        statuses = {folder.name: read_json(folder / STATUS) or {} for folder in folders}
+        states = {n: s.get("state", "unreadable") for n, s in statuses.items() if s.get("has_result", True)}
         results = {name: read_json(root / name / RESULT) for name, state in states.items() if state == "finished"}
         self.runs: list[Run] = [result for result in results.values() if result is not None]
         self.unfinished = {name: state for name, state in states.items() if state != "finished"}

@@ -55,12 +55,19 @@ class RunFolder:
         Whether a run counts as another one when the models or files that it builds on have changed.
     path
         The folder, where it is not that of :func:`run_path`.
+    has_result
+        Whether the run ends in a ``result.json``; reports and stores do not.
     """
 
     def __init__(
-        self, config: DictConfig, default_name: str, track_inputs: bool = True, path: Path | None = None
+        self,
+        config: DictConfig,
+        default_name: str,
+        track_inputs: bool = True,
+        path: Path | None = None,
+        has_result: bool = True,
     ) -> None:
-        self.config, self.track_inputs = config, track_inputs
+        self.config, self.track_inputs, self.has_result = config, track_inputs, has_result
         self.path = path or run_path(config, default_name)
         self.code: dict[str, Any] | None = None  # what was submitted, where a launcher knows better than this process
         self._status: dict[str, Any] = {}
@@ -230,7 +237,7 @@ class RunFolder:
     def update(self, **values: Any) -> None:
         """Write the status with the given fields changed."""
         if provenance.rank() == 0:
-            self._status |= {**values, "updated": _now()}
+            self._status |= {**values, **({} if self.has_result else {"has_result": False}), "updated": _now()}
             write_json(self.path / STATUS, self._status)
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
+from raptor import stopping
 from raptor.errors import ConfigError, ModelFileError
 from raptor.files import write_aside
 from raptor.models.io import DESCRIPTION
@@ -20,6 +21,7 @@ from raptor.tasks.base import Task
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 SNAPSHOTS = "snapshots"
+AGREE_EVERY = 10  # steps between two agreements of several processes on whether to stop
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -49,7 +51,8 @@ class LastCheckpoint(Checkpoint):
     """Keep the state of the training in one file, renewed every so many steps and after each validation.
 
     Where a validation follows a step, the file is written after it: a run that is killed in between repeats
-    the step and the validation, and loses no point of its curves.
+    the step and the validation, and loses no point of its curves. It is also written when SLURM asks the job to
+    stop (:mod:`raptor.stopping`), which it then does, and on SIGTERM.
 
     Parameters
     ----------
@@ -65,19 +68,44 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what is saved already."""
         self._saved = trainer.global_step
+        stopping.save_first(True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """There is nothing to save after the last step."""
+        stopping.save_first(False)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Nobody will save any more."""
+        stopping.save_first(False)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Save if enough steps have passed, unless a validation follows."""
+        """Save if enough steps have passed or the run has to stop, unless a validation follows."""
         validates = trainer.val_check_batch and (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
         validates = validates or trainer.should_stop  # a probe asks for a validation after its last step
         due = trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps
-        if due and not (validates and trainer.enable_validation):
+        stops = self._has_to_stop(trainer)
+        if (due or stops) and not (validates and trainer.enable_validation):
             self._save(trainer)
+            self._stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after a validation of the training."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save(trainer)
+            self._stop(trainer)
+
+    def _has_to_stop(self, trainer: Trainer) -> bool:
+        asked = stopping.asked() or trainer.received_sigterm
+        if trainer.world_size == 1:
+            return asked
+        # saving is a matter for all processes at the same step, and asking them all costs time
+        return trainer.global_step % AGREE_EVERY == 0 and trainer.strategy.reduce_boolean_decision(asked, all=False)
+
+    def _stop(self, trainer: Trainer) -> None:
+        if stopping.asked() and self._saved == trainer.global_step:
+            for logger in trainer.loggers:
+                logger.save()
+            stopping.stop()
 
     def _save(self, trainer: Trainer) -> None:
         # gradients that are being accumulated are in no checkpoint

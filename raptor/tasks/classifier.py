@@ -55,7 +55,7 @@ class Classifier(Task):
         """Cross-entropy of a batch."""
         images, labels = batch
         loss = self._loss(self.teacher.classify(images), labels)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -63,5 +63,5 @@ class Classifier(Task):
         images, labels = batch
         logits = self.teacher.classify(images)
         self.top1.update(logits, labels)
-        self.log("val/loss", self._loss(logits, labels), batch_size=len(labels))
+        self.log("val/loss", self._loss(logits, labels), batch_size=len(labels), sync_dist=True)
         self.log("val/top1", self.top1, prog_bar=True)

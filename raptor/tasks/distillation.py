@@ -155,7 +155,7 @@ class Distillation(Task):
         acts = self.source.activations(self.teacher, batch[0], self.layers)
         losses = [self.piece_loss(piece, acts) for piece in self.pieces]
         for piece, loss in zip(self.pieces, losses, strict=True):
-            self.log(f"train/{self._prefix(piece)}loss", loss.detach(), prog_bar=len(losses) == 1)
+            self.log(f"train/{self._prefix(piece)}loss", loss.detach(), prog_bar=len(losses) == 1, sync_dist=True)
         return torch.stack(losses).sum()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

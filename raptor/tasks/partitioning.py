@@ -17,6 +17,7 @@ from raptor.partition.files import read_phases
 from raptor.partition.maxcut import SOLVERS, Matrix, check_distance, solve
 from raptor.partition.phases import Phase, check_boundaries, check_k, phases_of
 from raptor.partition.similarity import DEFAULT_TYPES, LayerDistance
+from raptor.results.provenance import rank
 
 log = logging.getLogger(__name__)
 DEFAULT_K = 2
@@ -89,7 +90,9 @@ def measure_distance(teacher: Teacher, data: ImageData, tokens: Sequence[str], i
     """
     from rich.progress import track
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", rank() % torch.cuda.device_count())
     training = teacher.training
     teacher = teacher.to(device).eval()
     distance = LayerDistance(teacher.layout, tokens)

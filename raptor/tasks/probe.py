@@ -176,7 +176,15 @@ class Probe(Task):
             return self.select(self.backbone(images, self.layer))
 
     def setup(self, stage: str) -> None:
-        """Let the validation before the first step go through all images: it is epoch 0."""
+        """Let the validation before the first step go through all images: it is epoch 0.
+
+        Raises
+        ------
+        ConfigError
+            If there are several processes; heads are small, and their features are kept in one.
+        """
+        if self.trainer.world_size > 1:
+            raise ConfigError(f"trainer.devices: task={self.name} runs in one process; several heads share its pass")
         if stage == "fit" and self.trainer.limit_val_batches:
             self.trainer.num_sanity_val_steps = math.inf
 

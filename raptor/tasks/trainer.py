@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from raptor.data.module import ImageData
@@ -54,11 +55,16 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
             default_root_dir=str(run.path),
             logger=loggers,
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *_slurm()],
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
+
+
+def _slurm() -> list[SLURMEnvironment]:
+    """Lightning's view of SLURM, but for its requeueing: that is submitit's."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def training_length(settings: dict[str, Any], num_images: int, batch_size: int) -> tuple[int, int]:

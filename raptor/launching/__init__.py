@@ -1,0 +1,1 @@
+"""Running many jobs elsewhere: on SLURM, or as processes on this machine."""

@@ -1,0 +1,100 @@
+"""A job as it was submitted: a command and its resolved configuration, which nothing can change any more."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from raptor import stopping
+from raptor.files import read_json
+from raptor.results import provenance
+from raptor.results.run import RunFolder
+
+if TYPE_CHECKING:
+    from raptor.cli import Command
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class FrozenJob:
+    """What a launcher hands over, and a process far away runs.
+
+    Parameters
+    ----------
+    command
+        Name of a command: ``train`` for ``python -m raptor.train``.
+    config
+        Its configuration as YAML, without interpolations.
+    code
+        Of :func:`raptor.results.provenance.code` at submission.
+    grace
+        Seconds between SLURM's warning and the end.
+    """
+
+    command: str
+    config: str
+    code: dict[str, Any]
+    grace: float = 90.0
+
+    @classmethod
+    def of(cls, command: str, config: DictConfig, code: dict[str, Any], grace: float = 90.0) -> FrozenJob:
+        """Freeze a configuration."""
+        return cls(command, OmegaConf.to_yaml(config, resolve=True), code, grace)
+
+    @property
+    def entry(self) -> Command:
+        """The command."""
+        return command(self.command)
+
+    @property
+    def node(self) -> DictConfig:
+        """The configuration."""
+        return OmegaConf.create(self.config)  # type: ignore[return-value]
+
+    def folder(self) -> RunFolder:
+        """Where the job keeps its status."""
+        folder = self.entry.folder(self.node)
+        folder.code = self.code
+        return folder
+
+    def __call__(self) -> None:
+        """Run the job in this process, which belongs to it alone."""
+        if provenance.slurm():
+            stopping.install(self.grace, provenance.rank())
+        folder = self.folder()
+        try:
+            self.entry.run(self.node, folder)
+        except Exception as error:
+            folder.fail(error)
+            raise
+
+    def checkpoint(self) -> Any:
+        """What submitit puts back into the queue: the same job, which finds its own checkpoint."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def write(self, path: Path) -> None:
+        """Write the job to a file for ``python -m raptor.launching.job FILE``."""
+        from raptor.files import write_json
+
+        write_json(path, asdict(self))
+
+
+def command(name: str) -> Command:
+    """A command by its name: ``raptor.train`` for ``train``."""
+    return importlib.import_module(f"raptor.{name}").main
+
+
+if __name__ == "__main__":
+    from raptor.launching.job import FrozenJob as Frozen  # not __main__'s
+
+    Frozen(**(read_json(Path(sys.argv[1])) or json.loads(Path(sys.argv[1]).read_text())))()

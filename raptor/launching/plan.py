@@ -1,0 +1,194 @@
+"""Which jobs of a sweep there is still something to do for, and getting it done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from raptor.errors import ConfigError, LaunchError, RunFolderError, from_node
+from raptor.launching import slurm
+from raptor.launching.job import FrozenJob
+from raptor.launching.local import OUTPUT, Local, Pool, here
+from raptor.launching.slurm import Slurm
+from raptor.results.identity import check_inputs
+from raptor.results.provenance import code
+from raptor.results.states import ENDED, state_of
+
+log = logging.getLogger(__name__)
+
+LAUNCHERS = {"hydra_plugins.raptor_launchers.Slurm": Slurm, "hydra_plugins.raptor_launchers.Local": Local}
+
+
+@dataclass
+class Stage:
+    """Jobs that may run side by side.
+
+    Parameters
+    ----------
+    name
+        What SLURM and the progress display call them.
+    jobs
+        All of them.
+    """
+
+    name: str
+    jobs: list[FrozenJob]
+    finished: list[FrozenJob] = field(default_factory=list)
+    under_way: dict[str, FrozenJob] = field(default_factory=dict)  # by SLURM's id
+    to_run: list[FrozenJob] = field(default_factory=list)
+
+    def sort(self, queue: Mapping[str, str] | None) -> None:
+        """Find out what is done and what is under way, by the run folders and SLURM's queue.
+
+        Raises
+        ------
+        RunFolderError
+            If a folder belongs to another configuration, or a process of this machine is at work in it.
+        """
+        for job in self.jobs:
+            folder = job.folder()
+            status, state = folder.status(), state_of(folder.status(), queue)
+            ident = (status.get("slurm") or {}).get("job")
+            if state.name not in ENDED and ident and state.certain:
+                self.under_way[ident] = job
+            elif state.name == "running":
+                raise RunFolderError(f"{folder} is in use by process {status.get('pid')} on {status.get('host')}")
+            elif is_finished(job):
+                self.finished.append(job)
+            else:
+                self.to_run.append(job)
+        paths = [str(job.folder()) for job in self.to_run]
+        if twice := {path for path in paths if paths.count(path) > 1}:
+            raise ConfigError(
+                f"several jobs of {self.name} have the run folder {min(twice)}: give them names of their own"
+            )
+
+
+def is_finished(job: FrozenJob) -> bool:
+    """Whether there is nothing left to do for a job."""
+    folder = job.folder()
+    if folder.has_result:
+        return folder.result() is not None
+    store = job.node.get("store")  # which may have been deleted since
+    return folder.status().get("state") == "finished" and (store is None or Path(store).exists())
+
+
+def frozen(name: str, configs: Sequence[DictConfig], options: Slurm | Local) -> list[FrozenJob]:
+    """Freeze the jobs of a sweep."""
+    now, grace = code(), float(getattr(options, "signal_delay_s", 90))
+    return [FrozenJob.of(name, config, now, grace) for config in configs]
+
+
+def launcher_options(node: Any) -> Slurm | Local:
+    """Options from the node ``hydra.launcher``; Hydra's own launcher stands for processes on this machine.
+
+    Raises
+    ------
+    ConfigError
+        If it is a launcher of somebody else's, or has an unknown key.
+    """
+    from omegaconf import OmegaConf
+
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    target = values.pop("_target_")
+    if target.startswith("hydra._internal."):
+        return Local()
+    if target not in LAUNCHERS:
+        raise ConfigError(f"hydra/launcher with {target}: choose slurm or local")
+    return from_node(LAUNCHERS[target], values, "hydra.launcher")
+
+
+def work_folder(job: FrozenJob) -> Path:
+    """Folder for what launching needs: beside the runs of the study."""
+    return Path(job.node.paths.runs) / ".launched"
+
+
+def submit(stages: Sequence[Stage], options: Slurm) -> dict[str, list[str]]:
+    """Queue what is to be done, each stage to begin when those before it have ended.
+
+    Returns
+    -------
+    dict
+        SLURM's ids of the new jobs by stage.
+    """
+    before: list[str] = []
+    submitted = {}
+    for stage in stages:
+        ids: list[str] = []
+        if stage.to_run:
+            folders = [job.folder() for job in stage.to_run]
+            for folder, job in zip(folders, stage.to_run, strict=True):
+                folder.enqueue(job.code)
+            work = work_folder(stage.to_run[0]) / "slurm"
+            try:
+                ids = slurm.submit(stage.to_run, options, stage.name, work, list(dict.fromkeys(before)))
+            except Exception as error:
+                for folder in folders:
+                    folder.fail(error)
+                raise
+            for folder, ident in zip(folders, ids, strict=True):
+                folder.queued_as(slurm={"job": ident, "restarts": 0})
+        submitted[stage.name] = ids
+        before += [ident.split("_")[0] for ident in ids] + list(stage.under_way)
+    return submitted
+
+
+def run_here(stages: Sequence[Stage], options: Local) -> int:
+    """Run what is to be done on this machine, stage by stage; returns how many jobs failed."""
+    from raptor.launching.progress import Display
+
+    failed = 0
+    first = next((stage.to_run[0] for stage in stages if stage.to_run), None)
+    if first is None:
+        return 0
+    pool = Pool(options, work_folder(first) / "local")
+    for stage in stages:
+        for job in stage.to_run:
+            folder = job.folder()
+            folder.enqueue(job.code)
+            folder.queued_as(**here())
+    with Display(stages) as display:
+        for stage in stages:
+            # by the size of the stage, not by what is left of it: another number of threads may round otherwise
+            codes = pool.run(stage.to_run, options.threads_for(len(stage.jobs)), display.ended)
+            failed += sum(code != 0 for code in codes)
+    return failed
+
+
+def launch(name: str, configs: Sequence[DictConfig], options: Slurm | Local) -> None:
+    """Run the jobs of one sweep: ``-m`` with ``hydra/launcher=slurm|local``.
+
+    Raises
+    ------
+    LaunchError
+        If jobs on this machine failed; those of SLURM are asked for by ``python -m raptor.status``.
+    """
+    jobs = frozen(name, configs, options)
+    stage = Stage(name, jobs)
+    stage.sort(slurm.states())
+    for job in stage.to_run:
+        if job.folder().has_result:
+            check_inputs(job.node)
+    log.info(
+        "%d jobs: %d finished, %d under way, %d to run",
+        *map(len, (jobs, stage.finished, stage.under_way, stage.to_run)),
+    )
+    study = Path(jobs[0].node.paths.runs) / str(jobs[0].node.study)
+    if isinstance(options, Slurm):
+        ids = submit([stage], options)[name]
+        if ids:
+            log.info("submitted %s; python -m raptor.status %s shows how they do", _span(ids), study)
+    elif failed := run_here([stage], options):
+        raise LaunchError(
+            f"{failed} of {len(stage.to_run)} jobs failed; python -m raptor.status {study} says why, and {OUTPUT} in "
+            "their folders holds what they printed. The same command runs them again"
+        )
+
+
+def _span(ids: Sequence[str]) -> str:
+    return ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"

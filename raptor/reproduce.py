@@ -1,0 +1,75 @@
+"""``python -m raptor.reproduce``: run all stages of a study and its report, on SLURM or on this machine."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from raptor import sweeps
+from raptor.cli import command
+from raptor.errors import ConfigError, LaunchError
+from raptor.launching import slurm
+from raptor.launching.plan import Stage, frozen, launcher_options, run_here, submit
+from raptor.launching.slurm import Slurm
+from raptor.report import folder
+
+log = logging.getLogger("raptor.reproduce")
+
+COMMANDS = ("extract", "train", "phases", "report")
+
+
+@command("reproduce", folder)
+def main(config: DictConfig, run: object) -> None:
+    """Submit, or run, what is missing of a study."""
+    options = launcher_options(HydraConfig.get().launcher)
+    handed_on = [o for o in HydraConfig.get().overrides.task if o.lstrip("+").split("=")[0].split(".")[0] == "paths"]
+    experiment = HydraConfig.get().runtime.choices.get("experiment")
+    if not config.stages:
+        raise ConfigError(f"experiment={experiment} lists no stages: choose one that does, such as table1_mini")
+    lines = [*config.stages, f"report experiment={experiment}"]
+    stages = []
+    for line in lines:
+        name, *overrides = shlex.split(line)
+        if name not in COMMANDS:
+            raise ConfigError(f"stages: {line!r} begins with none of {', '.join(COMMANDS)}")
+        more = list(config.train) if name == "train" else []
+        jobs = sweeps.jobs(name, [o for o in overrides if o != "-m"] + handed_on + more)
+        stages.append(Stage(_title(name, overrides), frozen(name, [job.config for job in jobs], options)))
+    queue = slurm.states()
+    for stage in stages:
+        stage.sort(queue)
+    report = stages[-1]
+    if any(stage.to_run or stage.under_way for stage in stages[:-1]) and not report.under_way:
+        report.to_run, report.finished = report.jobs, []
+    study = Path(config.paths.runs) / str(config.study)
+    if isinstance(options, Slurm):
+        Console().print(_summary(stages, submit(stages, options)))
+        log.info("python -m raptor.status %s shows how they do; the report will stand in %s", study, config.output)
+    elif failed := run_here(stages, options):
+        raise LaunchError(f"{failed} jobs failed: python -m raptor.status {study} says why; the same command goes on")
+    else:
+        log.info("%s: the report of %d jobs", config.output, sum(len(stage.jobs) for stage in stages) - 1)
+
+
+def _title(name: str, overrides: list[str]) -> str:
+    parts = [o.split("=")[1].split("/")[-1] for o in overrides if o.startswith("experiment=")]
+    return parts[0] if parts and name != "report" else name
+
+
+def _summary(stages: list[Stage], submitted: dict[str, list[str]]) -> Table:
+    table = Table("stage", "jobs", "finished", "under way", "submitted", "SLURM job", title_justify="left")
+    for stage in stages:
+        ids = submitted[stage.name]
+        numbers = (len(stage.jobs), len(stage.finished), len(stage.under_way), len(ids))
+        table.add_row(stage.name, *map(str, numbers), ids[0].split("_")[0] if ids else "")
+    return table
+
+
+if __name__ == "__main__":
+    main()
