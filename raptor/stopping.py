@@ -87,6 +87,8 @@ def save_first(on: bool) -> None:
 def stop() -> None:
     """End this process as it was asked to; after a warning, its job goes back into the queue."""
     signal.setitimer(signal.ITIMER_REAL, 0)
+    for signum in (WARNING, END):  # SLURM says it again
+        signal.signal(signum, signal.SIG_IGN)
     if _state.asked_by == WARNING:
         _state.requeued = True
         if _state.requeue is not None:

@@ -95,14 +95,12 @@ class Slurm:
                 f"trainer.devices={devices} on GPUs, but hydra.launcher.gpus_per_node={self.gpus_per_node}: set it to "
                 f"{devices}"
             )
-        if trainer and not gpu and self.gpus_per_node:
-            log.warning(
-                "trainer.accelerator=%s leaves the GPU idle that hydra.launcher.gpus_per_node=%d asks for: add "
-                "trainer=gpu_bf16, or hydra.launcher.gpus_per_node=0",
-                trainer.get("accelerator"),
-                self.gpus_per_node,
-            )
         return nodes, devices
+
+    def idle_gpus(self, job: FrozenJob) -> bool:
+        """Whether a job would leave its GPUs idle."""
+        trainer = job.node.get("trainer") or {}
+        return bool(self.gpus_per_node) and trainer.get("accelerator", "gpu") not in ("gpu", "cuda", "auto")
 
 
 def submit(jobs: Sequence[FrozenJob], options: Slurm, name: str, folder: Path, after: Sequence[str] = ()) -> list[str]:
@@ -138,6 +136,12 @@ def submit(jobs: Sequence[FrozenJob], options: Slurm, name: str, folder: Path, a
     (nodes, tasks), *others = {options.shape(job) for job in jobs}
     if others:
         raise ConfigError("jobs of one sweep must have the same trainer.devices and trainer.num_nodes")
+    if idle := sum(options.idle_gpus(job) for job in jobs):
+        log.warning(
+            "%d jobs of %s run on the CPU, but hydra.launcher.gpus_per_node=%d asks for GPUs: add trainer=gpu_bf16, "
+            "or set it to 0",
+            *(idle, name, options.gpus_per_node),
+        )
     executor = submitit.SlurmExecutor(folder, max_num_timeout=options.max_num_timeout)
     asked = {
         "job_name": name,
@@ -152,7 +156,8 @@ def submit(jobs: Sequence[FrozenJob], options: Slurm, name: str, folder: Path, a
         "dependency": f"afterany:{':'.join(after)}" if after else None,
         **{key: getattr(options, key) for key in ("partition", "account", "qos", "constraint")},
     }
-    lines = [f"export {key}={shlex.quote(value)}" for key, value in environment(folder, options.snapshot).items()]
+    exported = {**environment(folder, options.snapshot), "OMP_NUM_THREADS": str(options.cpus_per_task)}
+    lines = [f"export {key}={shlex.quote(value)}" for key, value in exported.items()]
     executor.update_parameters(
         **{key: value for key, value in asked.items() if value is not None},
         setup=[*options.setup, *lines],

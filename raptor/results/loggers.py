@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.loggers import WandbLogger
 
-def wandb_logger(save_dir: str, **kwargs: Any) -> Any:
-    """Weights & Biases under an id that depends on the run folder alone, so that a resumed run continues.
+
+class ResumableWandb(WandbLogger):
+    """Weights & Biases under an id that depends on the run folder alone, each step of the training once.
+
+    What is logged is handed over when the state of the training is saved: steps that are lost when a job is killed
+    were never reported, and those that a continued job repeats are not reported twice.
 
     Parameters
     ----------
@@ -18,17 +23,36 @@ def wandb_logger(save_dir: str, **kwargs: Any) -> Any:
         Run folder.
     **kwargs
         Of Lightning's ``WandbLogger``.
-
-    Returns
-    -------
-    WandbLogger
-        With ``resume="allow"``.
     """
-    from pytorch_lightning.loggers import WandbLogger
 
-    path = Path(save_dir)
-    stable = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    return WandbLogger(save_dir=save_dir, id=stable, name=path.name, resume="allow", **kwargs)
+    def __init__(self, save_dir: str, **kwargs: Any) -> None:
+        path = Path(save_dir)
+        stable = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+        super().__init__(save_dir=save_dir, id=stable, name=path.name, resume="allow", **kwargs)
+        self._held: list[tuple[dict[str, float], int | None]] = []
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Hold metrics until :meth:`commit`."""
+        self._held.append((dict(metrics), step))
+
+    def commit(self) -> None:
+        """Hand over what is held."""
+        for metrics, step in self._held:
+            self.experiment.log({**metrics, "trainer/global_step": step}, step=step)
+        self._held.clear()
+
+    def finalize(self, status: str) -> None:
+        """End the run; what was held counts only if the training ended well."""
+        if status == "success":
+            self.commit()
+        super().finalize(status)
+
+
+def commit(loggers: Iterable[Any]) -> None:
+    """Tell loggers that the state of the training is saved."""
+    for logger in loggers:
+        if isinstance(logger, ResumableWandb):
+            logger.commit()
 
 
 def finish(loggers: Iterable[Any], status: str) -> None:

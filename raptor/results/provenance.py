@@ -72,7 +72,7 @@ def slurm() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Host, process and SLURM job of this process."""
-    return {"host": platform.node(), "pid": os.getpid(), "slurm": slurm()}
+    return {"host": platform.node(), "pid": os.getpid(), "package": str(PACKAGE), "slurm": slurm()}
 
 
 def rank() -> int:

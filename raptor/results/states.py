@@ -48,17 +48,17 @@ def state_of(status: Mapping[str, Any], queue: Mapping[str, str] | None) -> Stat
     queue
         Of :func:`raptor.launching.slurm.states`.
     """
-    said = status.get("state")
+    said = str(status.get("state", "no status"))
     if said == "finished":
         return State("done")
     if said == "failed":
         return State("failed", status.get("error", ""))
-    if said not in ("queued", "running", "preempted"):
-        return State("stale", status.get("error", said or "no status"))
     times = status.get("preempted", 0)
     stopped = f"preempted {times} times" if times else ""
     if ident := (status.get("slurm") or {}).get("job"):
         return _in_slurm(ident, said, queue, stopped)
+    if said not in ("queued", "running"):
+        return State("stale", status.get("error", said))
     if status.get("host") == platform.node():
         if _alive(status.get("pid")):
             return State("running" if said == "running" else "waiting")

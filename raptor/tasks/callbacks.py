@@ -16,6 +16,7 @@ from raptor import stopping
 from raptor.errors import ConfigError, ModelFileError
 from raptor.files import write_aside
 from raptor.models.io import DESCRIPTION
+from raptor.results.loggers import commit
 from raptor.results.run import RunFolder
 from raptor.tasks.base import Task
 
@@ -103,8 +104,6 @@ class LastCheckpoint(Checkpoint):
 
     def _stop(self, trainer: Trainer) -> None:
         if stopping.asked() and self._saved == trainer.global_step:
-            for logger in trainer.loggers:
-                logger.save()
             stopping.stop()
 
     def _save(self, trainer: Trainer) -> None:
@@ -113,6 +112,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step != self._saved and not accumulating:
             self._saved = trainer.global_step
             trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT)
+            commit(trainer.loggers)
 
 
 class Snapshots(Callback):

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# A real SLURM of one node on this machine, for the tests and to try things out: slurm_one_node.sh start|stop DIR
+# It needs root and Debian's packages (apt-get install slurmctld slurmd slurm-client munge); all its files are in DIR,
+# its ports are its own, and its two GPUs stand in for real ones (they are the null device).
+# "start" ends by printing what to put into the environment:  eval "$(scripts/slurm_one_node.sh start DIR)"
+set -euo pipefail
+usage() { echo "usage: $0 start|stop DIR" >&2; exit 2; }
+[[ $# -eq 2 ]] || usage
+mkdir -p "$2"
+dir=$(cd "$2" && pwd)
+
+stop() {
+  local name pid
+  for name in slurmd slurmctld munged; do
+    [[ -f $dir/$name.pid ]] || continue
+    pid=$(cat "$dir/$name.pid")
+    kill "$pid" 2>/dev/null || true
+    for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+    kill -9 "$pid" 2>/dev/null || true
+    rm -f "$dir/$name.pid"
+  done
+}
+
+# wait_for SECONDS COMMAND...
+wait_for() {
+  local tries=$(($1 * 5)); shift
+  for _ in $(seq "$tries"); do "$@" >/dev/null 2>&1 && return; sleep 0.2; done
+  echo "$* did not succeed; logs are in $dir" >&2
+  exit 1
+}
+
+free_ports() {
+  python3 - <<'PY'
+import socket
+sockets = [socket.socket() for _ in range(2)]
+for s in sockets:
+    s.bind(("127.0.0.1", 0))
+print(*(s.getsockname()[1] for s in sockets))
+PY
+}
+
+start() {
+  local host cores memory ctl_port node_port program
+  [[ $EUID -eq 0 ]] || { echo "$0: SLURM's daemons need root" >&2; exit 1; }
+  for program in slurmctld slurmd squeue munged; do
+    command -v "$program" >/dev/null || PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || {
+      echo "$0: no $program here: apt-get install slurmctld slurmd slurm-client munge" >&2; exit 1; }
+  done
+  export PATH=$PATH:/usr/sbin
+  stop
+  host=$(hostname -s) cores=$(nproc) memory=$(($(grep -oP 'MemTotal:\s+\K\d+' /proc/meminfo) / 1024 * 9 / 10))
+  read -r ctl_port node_port < <(free_ports)
+  mkdir -p "$dir"/{state,spool,munge}
+  for i in 0 1; do [[ -e $dir/gpu$i ]] || mknod -m 666 "$dir/gpu$i" c 1 3; done
+
+  [[ -f $dir/munge/key ]] || head -c 1024 /dev/urandom >"$dir/munge/key"
+  chmod 711 "$dir"
+  chown -R munge: "$dir/munge"
+  chmod 700 "$dir/munge"
+  chmod 400 "$dir/munge/key"
+  # munged wants no folder above its files that others may write to; --force lets /tmp pass
+  mkdir -p "$dir/socket" && chown munge: "$dir/socket" && chmod 755 "$dir/socket"
+  runuser -u munge -- munged --force --key-file="$dir/munge/key" --socket="$dir/socket/munge" \
+    --pid-file="$dir/munge/pid" --log-file="$dir/munge/log" --seed-file="$dir/munge/seed" 2>>"$dir/munged.log"
+  wait_for 10 test -s "$dir/munge/pid"
+  cp "$dir/munge/pid" "$dir/munged.pid"
+
+  cat >"$dir/slurm.conf" <<EOF
+ClusterName=one_node
+SlurmctldHost=$host(127.0.0.1)
+AuthType=auth/munge
+AuthInfo=socket=$dir/socket/munge
+SlurmUser=root
+SlurmctldPort=$ctl_port
+SlurmdPort=$node_port
+SlurmctldPidFile=$dir/slurmctld.pid
+SlurmdPidFile=$dir/slurmd.pid
+SlurmctldLogFile=$dir/slurmctld.log
+SlurmdLogFile=$dir/slurmd.log
+StateSaveLocation=$dir/state
+SlurmdSpoolDir=$dir/spool
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+GresTypes=gpu
+JobRequeue=1
+ReturnToService=2
+MinJobAge=3600
+KillWait=10
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
+DefMemPerNode=$((memory / 8))
+MpiDefault=none
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory Gres=gpu:2 State=UNKNOWN
+PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
+EOF
+  cat >"$dir/gres.conf" <<EOF
+NodeName=$host Name=gpu File=$dir/gpu0
+NodeName=$host Name=gpu File=$dir/gpu1
+EOF
+  export SLURM_CONF=$dir/slurm.conf
+  slurmctld -f "$SLURM_CONF" >>"$dir/slurmctld.out" 2>&1
+  slurmd -f "$SLURM_CONF" -N "$host" >>"$dir/slurmd.out" 2>&1
+  wait_for 30 bash -c "sinfo -h -o %T | grep -qE 'idle|mixed|allocated'"
+  echo "export SLURM_CONF=$dir/slurm.conf"
+}
+
+case $1 in
+  start) start ;;
+  stop) stop ;;
+  *) usage ;;
+esac
