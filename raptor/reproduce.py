@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shlex
 from pathlib import Path
@@ -41,9 +42,9 @@ def main(config: DictConfig, run: object) -> None:
         more = list(config.train) if name == "train" else []
         jobs = sweeps.jobs(name, [o for o in overrides if o != "-m"] + handed_on + more)
         stages.append(Stage(_title(name, overrides), frozen(name, [job.config for job in jobs], options)))
-    queue = slurm.states()
+    ask = functools.cache(slurm.states)
     for stage in stages:
-        stage.sort(queue)
+        stage.sort(ask)
     report = stages[-1]
     if any(stage.to_run or stage.under_way for stage in stages[:-1]) and not report.under_way:
         report.to_run, report.finished = report.jobs, []

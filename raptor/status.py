@@ -76,7 +76,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
-        rows = rows_of(arguments.folder, slurm.states())
+        rows = rows_of(arguments.folder, slurm.states)
         if arguments.json:
             print(json.dumps(plain(rows), indent=1))
         elif arguments.once or not console.is_terminal:
@@ -85,7 +85,7 @@ def main() -> None:
             with Live(table(rows, arguments.folder), console=console, auto_refresh=False) as live:
                 while exit_code(rows) == NOT_YET or any(row.state.name in ("running", "waiting") for row in rows):
                     time.sleep(arguments.every)
-                    rows = rows_of(arguments.folder, slurm.states())
+                    rows = rows_of(arguments.folder, slurm.states)
                     live.update(table(rows, arguments.folder), refresh=True)
     except RaptorError as error:
         sys.exit(f"error: {error}")

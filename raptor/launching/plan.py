@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from raptor.launching.local import OUTPUT, Local, Pool, here
 from raptor.launching.slurm import Slurm
 from raptor.results.identity import check_inputs
 from raptor.results.provenance import code
-from raptor.results.states import ENDED, state_of
+from raptor.results.states import ENDED, in_slurm, state_of
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ class Stage:
     under_way: dict[str, FrozenJob] = field(default_factory=dict)  # by SLURM's id
     to_run: list[FrozenJob] = field(default_factory=list)
 
-    def sort(self, queue: Mapping[str, str] | None) -> None:
+    def sort(self, ask: Callable[[], Mapping[str, str] | None]) -> None:
         """Find out what is done and what is under way, by the run folders and SLURM's queue.
 
         Raises
@@ -52,7 +55,8 @@ class Stage:
         """
         for job in self.jobs:
             folder = job.folder()
-            status, state = folder.status(), state_of(folder.status(), queue)
+            status = folder.status()
+            state = state_of(status, ask() if in_slurm(status) else {})
             ident = (status.get("slurm") or {}).get("job")
             if state.name not in ENDED and ident and state.certain:
                 self.under_way[ident] = job
@@ -147,6 +151,7 @@ def run_here(stages: Sequence[Stage], options: Local) -> int:
     if first is None:
         return 0
     pool = Pool(options, work_folder(first) / "local")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it ends its jobs too
     for stage in stages:
         for job in stage.to_run:
             folder = job.folder()
@@ -170,7 +175,7 @@ def launch(name: str, configs: Sequence[DictConfig], options: Slurm | Local) -> 
     """
     jobs = frozen(name, configs, options)
     stage = Stage(name, jobs)
-    stage.sort(slurm.states())
+    stage.sort(functools.cache(slurm.states))
     for job in stage.to_run:
         if job.folder().has_result:
             check_inputs(job.node)

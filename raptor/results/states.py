@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,8 +117,15 @@ class Row:
     status: Mapping[str, Any]
 
 
-def rows_of(root: Path, queue: Mapping[str, str] | None) -> list[Row]:
+def rows_of(root: Path, ask: Callable[[], Mapping[str, str] | None]) -> list[Row]:
     """All jobs of a study, or the one job whose folder is given.
+
+    Parameters
+    ----------
+    root
+        Folder of either.
+    ask
+        Asks SLURM for its queue; called if a job was submitted to it.
 
     Raises
     ------
@@ -129,4 +136,10 @@ def rows_of(root: Path, queue: Mapping[str, str] | None) -> list[Row]:
     if not paths:
         raise ConfigError(f"{root} holds no run: name the folder of a study, such as runs/demo, or of a run")
     statuses = {path.parent.name: read_json(path) or {} for path in paths}
+    queue = ask() if any(map(in_slurm, statuses.values())) else {}
     return [Row(name, state_of(status, queue), status) for name, status in statuses.items()]
+
+
+def in_slurm(status: Mapping[str, Any]) -> bool:
+    """Whether a job was submitted to SLURM, and has not ended as far as it knows."""
+    return bool(status.get("slurm")) and status.get("state") not in ("finished", "failed")

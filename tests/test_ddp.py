@@ -1,0 +1,60 @@
+"""Two processes (gloo, CPU) against one, at the same global batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from raptor.files import read_json
+from tests.conftest import start
+
+COMMON = [
+    "trainer.max_steps=20",
+    "trainer.val_check_interval=20",
+    "trainer.log_every_n_steps=1",
+    "trainer.enable_progress_bar=false",
+    "data.batch_size=8",
+    "name=run",
+]
+TASKS = {
+    "distill": ["task=distill", "surrogate.phases=[[7,10],[10,12]]"],
+    "finetune": ["task=finetune", "surrogate.boundaries=[5]"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, task: str) -> None:
+    losses, metrics = [], []
+    for devices in (1, 2):
+        runs = tmp_path / str(devices)
+        many = [f"trainer.devices={devices}", f"trainer.strategy={'ddp' if devices > 1 else 'auto'}"]
+        process = start("train", *COMMON, *TASKS[task], *many, f"paths.runs={runs}", cwd=tmp_path)
+        assert process.wait(timeout=300) == 0
+        folder = runs / "default" / "run"
+        table = pd.read_csv(folder / "metrics" / "version_0" / "metrics.csv")
+        columns = [name for name in table if name.startswith("train/")]
+        losses.append(table[["step", *columns]].dropna().to_numpy())
+        metrics.append((read_json(folder / "result.json") or {})["metrics"])
+        assert (read_json(folder / "status.json") or {})["state"] == "finished"
+        assert not list((folder / "metrics").glob("version_1"))
+    assert len(losses[0]) == 20
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5, abs=1e-7)
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-4, abs=1e-4)
+
+
+def test_probes_refuse_several_processes(tmp_path: Path) -> None:
+    process = start("train", "task=linear_probe", "trainer.devices=2", "trainer.strategy=ddp", cwd=tmp_path, stderr=-1)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "task=linear_probe runs in one process" in said
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
+    arguments = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=7", "trainer.max_steps=1"]
+    process = start("train", *arguments, cwd=tmp_path, stderr=-1)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "data.batch_size=7 does not divide evenly" in said
