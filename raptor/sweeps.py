@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -43,7 +44,8 @@ def jobs(config_name: str, overrides: Sequence[str]) -> list[Job]:
     overrides
         As on the command line; what they leave open is swept as ``hydra.sweeper.params`` says.
     """
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    running = GlobalHydra.instance().is_initialized()  # a command that asks: its search path holds here too
+    with nullcontext() if running else hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         root = hydra.compose(config_name, [o for o in overrides if not _sweeps(o)], return_hydra_config=True)
         given = {o.split("=")[0] for o in overrides}
         params = [f"{k}={v}" for k, v in (root.hydra.sweeper.params or {}).items() if k not in given]

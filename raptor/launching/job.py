@@ -75,6 +75,8 @@ class FrozenJob:
         except Exception as error:
             folder.fail(error)
             raise
+        except SystemExit as stop:
+            sys.exit(143 if stop.code is None else stop.code)  # Lightning ends on SIGTERM without a code
 
     def checkpoint(self) -> Any:
         """What submitit puts back into the queue: the same job, which finds its own checkpoint."""

@@ -71,8 +71,13 @@ class LastCheckpoint(Checkpoint):
         self._saved = trainer.global_step
         stopping.save_first(True)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Stop, if asked to: what was saved after the last step has been logged by now."""
+        self._stop(trainer)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """There is nothing to save after the last step."""
+        self._stop(trainer)
         stopping.save_first(False)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -87,13 +92,11 @@ class LastCheckpoint(Checkpoint):
         stops = self._has_to_stop(trainer)
         if (due or stops) and not (validates and trainer.enable_validation):
             self._save(trainer)
-            self._stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after a validation of the training."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save(trainer)
-            self._stop(trainer)
 
     def _has_to_stop(self, trainer: Trainer) -> bool:
         asked = stopping.asked() or trainer.received_sigterm
@@ -111,8 +114,8 @@ class LastCheckpoint(Checkpoint):
         accumulating = (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches != 0
         if trainer.global_step != self._saved and not accumulating:
             self._saved = trainer.global_step
+            commit(trainer.loggers, trainer.global_step)
             trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT)
-            commit(trainer.loggers)
 
 
 class Snapshots(Callback):
