@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import shlex
 from pathlib import Path
@@ -15,8 +14,7 @@ from rich.table import Table
 from raptor import sweeps
 from raptor.cli import command
 from raptor.errors import ConfigError, LaunchError
-from raptor.launching import slurm
-from raptor.launching.plan import Stage, frozen, launcher_options, run_here, submit
+from raptor.launching.plan import Stage, frozen, launcher_options, run_here, sort_all, submit
 from raptor.launching.slurm import Slurm
 from raptor.report import folder
 
@@ -29,11 +27,15 @@ COMMANDS = ("extract", "train", "phases", "report")
 def main(config: DictConfig, run: object) -> None:
     """Submit, or run, what is missing of a study."""
     options = launcher_options(HydraConfig.get().launcher)
-    handed_on = [o for o in HydraConfig.get().overrides.task if o.lstrip("+").split("=")[0].split(".")[0] == "paths"]
+    given = {o: o.lstrip("+").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task}
+    if "study" in given.values():
+        raise ConfigError("study: the experiment says which; to keep two apart, set paths.runs=... or RAPTOR_RUNS")
+    handed_on = [o for o, key in given.items() if key == "paths"]
     experiment = HydraConfig.get().runtime.choices.get("experiment")
     if not config.stages:
         raise ConfigError(f"experiment={experiment} lists no stages: choose one that does, such as table1_mini")
-    lines = [*config.stages, f"report experiment={experiment}"]
+    of_report = [o for o, key in given.items() if key in ("output", "title", "table")]
+    lines = [*config.stages, shlex.join(["report", f"experiment={experiment}", *of_report])]
     stages = []
     for line in lines:
         name, *overrides = shlex.split(line)
@@ -42,12 +44,10 @@ def main(config: DictConfig, run: object) -> None:
         more = list(config.train) if name == "train" else []
         jobs = sweeps.jobs(name, [o for o in overrides if o != "-m"] + handed_on + more)
         stages.append(Stage(_title(name, overrides), frozen(name, [job.config for job in jobs], options)))
-    ask = functools.cache(slurm.states)
-    for stage in stages:
-        stage.sort(ask)
+    sort_all(stages)
     report = stages[-1]
-    if any(stage.to_run or stage.under_way for stage in stages[:-1]) and not report.under_way:
-        report.to_run, report.finished = report.jobs, []
+    if report.to_run and not any(stage.to_run or stage.under_way for stage in stages[:-1]) and _newest(stages):
+        report.to_run, report.finished = [], report.jobs
     study = Path(config.paths.runs) / str(config.study)
     if isinstance(options, Slurm):
         Console().print(_summary(stages, submit(stages, options)))
@@ -56,6 +56,14 @@ def main(config: DictConfig, run: object) -> None:
         raise LaunchError(f"{failed} jobs failed: python -m raptor.status {study} says why; the same command goes on")
     else:
         log.info("%s: the report of %d jobs", config.output, sum(len(stage.jobs) for stage in stages) - 1)
+
+
+def _newest(stages: list[Stage]) -> bool:
+    """Whether the report was written after all that it reports."""
+    *others, report = ([job.folder().status() for job in stage.jobs] for stage in stages)
+    (own,) = report
+    ended = [status.get("updated", "") for statuses in others for status in statuses]
+    return own.get("state") == "finished" and own.get("updated", "") >= max(ended, default="")
 
 
 def _title(name: str, overrides: list[str]) -> str:

@@ -50,13 +50,21 @@ def install(grace: float, rank: int = 0) -> None:
     _state.pid, _state.grace, _state.asked_by, _state.requeued = os.getpid(), grace, None, False
     requeue = signal.getsignal(WARNING)
     _state.requeue = requeue if callable(requeue) and rank == 0 else None
-    signal.signal(WARNING, _answer)
-    signal.signal(END, _answer)
+    take_over()
     signal.signal(signal.SIGALRM, lambda *_: stop())
+
+
+def take_over() -> None:
+    """Answer again, where a library has put itself in between."""
+    if _state.pid == os.getpid():
+        for signum in (WARNING, END):
+            signal.signal(signum, _answer)
 
 
 def _answer(signum: int, frame: Any) -> None:
     if os.getpid() != _state.pid:
+        if signum == END:
+            _outlive()
         return
     if _state.asked_by is None:
         log.warning("%s: %s", signal.Signals(signum).name, "saving first" if _state.polite else "stopping")
@@ -102,7 +110,13 @@ def stop() -> None:
 
 
 def leave_to_the_main_process(worker: int = 0) -> None:
-    """Let a process that loads data ignore what its main process answers."""
+    """Let a process that loads data ignore what its main process answers, and end only some time after a TERM."""
     signal.signal(WARNING, signal.SIG_IGN)
     if _state.pid is not None:
-        signal.signal(END, signal.SIG_IGN)
+        signal.signal(END, lambda *_: _outlive())
+
+
+def _outlive() -> None:
+    """End in a while: while the main process saves, a worker that is gone would be an error."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, KILL_WAIT / 2)

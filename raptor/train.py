@@ -86,6 +86,8 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
         status = "success"
     finally:
         finish(loggers, status)
+    if not trainer.is_global_zero:
+        return {"metrics": metrics}
 
     result = {
         "task": config.task.name,
@@ -103,8 +105,6 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
         "seconds": round(time.monotonic() - begin, 1),
         "history": curves(read_metrics(run.path)),
     }
-    if not trainer.is_global_zero:
-        return result
     task.export(run.path, about={key: result[key] for key in ("task", "seed", "teacher", "data", "metrics")})
     result["weights_sha256"] = state_fingerprint(task.product)
     return run.finish(result)

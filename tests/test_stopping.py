@@ -18,6 +18,7 @@ def submitits(signum, frame):
     sys.exit(255)
 
 signal.signal(signal.SIGUSR2, submitits)
+stopping.KILL_WAIT = 4.0
 stopping.install(grace=2.0, rank=int(sys.argv[2]))
 stopping.save_first(sys.argv[1] != "impolite")
 worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)

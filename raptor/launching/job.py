@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from raptor import stopping
-from raptor.files import read_json
 from raptor.results import provenance
 from raptor.results.run import RunFolder
 
@@ -32,7 +31,7 @@ class FrozenJob:
     command
         Name of a command: ``train`` for ``python -m raptor.train``.
     config
-        Its configuration as YAML, without interpolations.
+        Its configuration, without interpolations.
     code
         Of :func:`raptor.results.provenance.code` at submission.
     grace
@@ -40,14 +39,15 @@ class FrozenJob:
     """
 
     command: str
-    config: str
+    config: dict[str, Any]
     code: dict[str, Any]
     grace: float = 90.0
 
     @classmethod
     def of(cls, command: str, config: DictConfig, code: dict[str, Any], grace: float = 90.0) -> FrozenJob:
         """Freeze a configuration."""
-        return cls(command, OmegaConf.to_yaml(config, resolve=True), code, grace)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        return cls(command, plain, code, grace)
 
     @property
     def entry(self) -> Command:
@@ -57,7 +57,7 @@ class FrozenJob:
     @property
     def node(self) -> DictConfig:
         """The configuration."""
-        return OmegaConf.create(self.config)  # type: ignore[return-value]
+        return OmegaConf.create(self.config)
 
     def folder(self) -> RunFolder:
         """Where the job keeps its status."""
@@ -86,9 +86,12 @@ class FrozenJob:
 
     def write(self, path: Path) -> None:
         """Write the job to a file for ``python -m raptor.launching.job FILE``."""
-        from raptor.files import write_json
+        path.write_text(yaml.safe_dump(asdict(self)))  # JSON knows no infinity, and no numbers as keys
 
-        write_json(path, asdict(self))
+    @classmethod
+    def read(cls, path: Path) -> FrozenJob:
+        """A job from the file that :meth:`write` wrote."""
+        return cls(**yaml.safe_load(path.read_text()))
 
 
 def command(name: str) -> Command:
@@ -99,4 +102,4 @@ def command(name: str) -> Command:
 if __name__ == "__main__":
     from raptor.launching.job import FrozenJob as Frozen  # not __main__'s
 
-    Frozen(**(read_json(Path(sys.argv[1])) or json.loads(Path(sys.argv[1]).read_text())))()
+    Frozen.read(Path(sys.argv[1]))()

@@ -89,7 +89,10 @@ class Pool:
         self._gpus: queue.SimpleQueue[str] = queue.SimpleQueue()
         for i in range(options.jobs):
             self._gpus.put(options.gpus[i % len(options.gpus)] if options.gpus else "")
-        self._environment = {**os.environ, **environment(folder, options.snapshot)}
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SUBMITIT_"))
+        }  # of an allocation
+        self._environment = {**inherited, **environment(folder, options.snapshot)}
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._stopping, self._lock = False, threading.Lock()
 
@@ -121,7 +124,7 @@ class Pool:
     def _run(self, job: FrozenJob, ended: Callable[[FrozenJob, int], None]) -> int:
         folder, gpu = job.folder(), self._gpus.get()
         try:
-            with tempfile.NamedTemporaryFile(suffix=".json") as file, (folder.path / OUTPUT).open("ab") as output:
+            with tempfile.NamedTemporaryFile(suffix=".yaml") as file, (folder.path / OUTPUT).open("ab") as output:
                 job.write(Path(file.name))
                 with self._lock:
                     if self._stopping:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from raptor.errors import ConfigError, LaunchError, RunFolderError, from_node
 from raptor.launching import slurm
 from raptor.launching.job import FrozenJob
 from raptor.launching.local import OUTPUT, Local, Pool, here
 from raptor.launching.slurm import Slurm
-from raptor.results.identity import check_inputs
+from raptor.results.identity import check_inputs, identity
 from raptor.results.provenance import code
+from raptor.results.run import CONFIG, RunFolder
 from raptor.results.states import ENDED, in_slurm, state_of
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Stage:
     under_way: dict[str, FrozenJob] = field(default_factory=dict)  # by SLURM's id
     to_run: list[FrozenJob] = field(default_factory=list)
 
-    def sort(self, ask: Callable[[], Mapping[str, str] | None]) -> None:
+    def sort(self, queue: Mapping[str, str]) -> None:
         """Find out what is done and what is under way, by the run folders and SLURM's queue.
 
         Raises
@@ -56,13 +56,13 @@ class Stage:
         for job in self.jobs:
             folder = job.folder()
             status = folder.status()
-            state = state_of(status, ask() if in_slurm(status) else {})
+            state = state_of(status, queue)
             ident = (status.get("slurm") or {}).get("job")
             if state.name not in ENDED and ident and state.certain:
                 self.under_way[ident] = job
-            elif state.name == "running":
+            elif state.name not in ENDED and (status.get("host"), status.get("pid")) != tuple(here().values()):
                 raise RunFolderError(f"{folder} is in use by process {status.get('pid')} on {status.get('host')}")
-            elif is_finished(job):
+            elif is_finished(job, folder):
                 self.finished.append(job)
             else:
                 self.to_run.append(job)
@@ -73,13 +73,29 @@ class Stage:
             )
 
 
-def is_finished(job: FrozenJob) -> bool:
-    """Whether there is nothing left to do for a job."""
-    folder = job.folder()
+def is_finished(job: FrozenJob, folder: RunFolder) -> bool:
+    """Whether there is nothing left to do for a job, by its folder."""
     if folder.has_result:
         return folder.result() is not None
-    store = job.node.get("store")  # which may have been deleted since
-    return folder.status().get("state") == "finished" and (store is None or Path(store).exists())
+    if job.command != "extract" or job.config["verify"] or job.config["mend"]:
+        return False
+    same = (folder.path / CONFIG).is_file() and identity(job.node) == identity(OmegaConf.load(folder.path / CONFIG))  # type: ignore[arg-type]
+    return same and folder.status().get("state") == "finished" and Path(job.config["store"]).exists()
+
+
+def sort_all(stages: Sequence[Stage]) -> None:
+    """Sort all stages by one look at SLURM's queue; see :meth:`Stage.sort`.
+
+    Raises
+    ------
+    LaunchError
+        If SLURM has some of the jobs, and does not answer.
+    """
+    statuses = [job.folder().status() for stage in stages for job in stage.jobs]
+    ids = {status["slurm"]["job"] for status in statuses if in_slurm(status) and "job" in status["slurm"]}
+    queue = slurm.settled(ids) if ids else {}
+    for stage in stages:
+        stage.sort(queue)
 
 
 def frozen(name: str, configs: Sequence[DictConfig], options: Slurm | Local) -> list[FrozenJob]:
@@ -96,8 +112,6 @@ def launcher_options(node: Any) -> Slurm | Local:
     ConfigError
         If it is a launcher of somebody else's, or has an unknown key.
     """
-    from omegaconf import OmegaConf
-
     values: Any = OmegaConf.to_container(node, resolve=True)
     target = values.pop("_target_")
     if target.startswith("hydra._internal."):
@@ -109,7 +123,7 @@ def launcher_options(node: Any) -> Slurm | Local:
 
 def work_folder(job: FrozenJob) -> Path:
     """Folder for what launching needs: beside the runs of the study."""
-    return Path(job.node.paths.runs) / ".launched"
+    return Path(job.config["paths"]["runs"]) / ".launched"
 
 
 def submit(stages: Sequence[Stage], options: Slurm) -> dict[str, list[str]]:
@@ -121,23 +135,29 @@ def submit(stages: Sequence[Stage], options: Slurm) -> dict[str, list[str]]:
         SLURM's ids of the new jobs by stage.
     """
     before: list[str] = []
+    new: list[str] = []
     submitted = {}
+    for job in (job for stage in stages for job in stage.to_run):
+        options.shape(job)
     for stage in stages:
         ids: list[str] = []
+        if new:
+            slurm.wait_also(stage.under_way, before)
         if stage.to_run:
             folders = [job.folder() for job in stage.to_run]
-            for folder, job in zip(folders, stage.to_run, strict=True):
-                folder.enqueue(job.code)
             work = work_folder(stage.to_run[0]) / "slurm"
             try:
+                for folder, job in zip(folders, stage.to_run, strict=True):
+                    folder.enqueue(job.code)
                 ids = slurm.submit(stage.to_run, options, stage.name, work, list(dict.fromkeys(before)))
-            except Exception as error:
+            except BaseException as error:
                 for folder in folders:
                     folder.fail(error)
                 raise
             for folder, ident in zip(folders, ids, strict=True):
                 folder.queued_as(slurm={"job": ident, "restarts": 0})
         submitted[stage.name] = ids
+        new += ids
         before += [ident.split("_")[0] for ident in ids] + list(stage.under_way)
     return submitted
 
@@ -175,7 +195,7 @@ def launch(name: str, configs: Sequence[DictConfig], options: Slurm | Local) -> 
     """
     jobs = frozen(name, configs, options)
     stage = Stage(name, jobs)
-    stage.sort(functools.cache(slurm.states))
+    sort_all([stage])
     for job in stage.to_run:
         if job.folder().has_result:
             check_inputs(job.node)
@@ -183,7 +203,7 @@ def launch(name: str, configs: Sequence[DictConfig], options: Slurm | Local) -> 
         "%d jobs: %d finished, %d under way, %d to run",
         *map(len, (jobs, stage.finished, stage.under_way, stage.to_run)),
     )
-    study = Path(jobs[0].node.paths.runs) / str(jobs[0].node.study)
+    study = work_folder(jobs[0]).parent / str(jobs[0].config["study"])
     if isinstance(options, Slurm):
         ids = submit([stage], options)[name]
         if ids:

@@ -7,7 +7,8 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from raptor.errors import ConfigError, LaunchError
 from raptor.launching.job import FrozenJob
 
 log = logging.getLogger(__name__)
+
+SETTLE = 90.0  # seconds, for jobs that are ending
 
 
 @dataclass
@@ -79,7 +82,7 @@ class Slurm:
         ConfigError
             If SLURM was asked for another number of processes than the trainer will wait for, or none could work.
         """
-        trainer = job.node.get("trainer") or {}
+        trainer = job.config.get("trainer") or {}
         devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
         if not isinstance(devices, int) or devices < 1:
             raise ConfigError(f"trainer.devices={devices}: say how many, a job on SLURM has a process for each")
@@ -87,7 +90,7 @@ class Slurm:
             if ours is not None and ours != theirs:
                 other = "trainer.num_nodes" if key == "nodes" else "trainer.devices"
                 raise ConfigError(f"hydra.launcher.{key}={ours} must equal {other}={theirs}: leave it null")
-        if nodes * devices > 1 and str((job.node.get("task") or {}).get("name")).endswith("_probe"):
+        if nodes * devices > 1 and str((job.config.get("task") or {}).get("name")).endswith("_probe"):
             raise ConfigError(f"trainer.devices={devices}: probes run in one process")
         gpu = trainer.get("accelerator") in ("gpu", "cuda")
         if gpu and self.gpus_per_node < devices:
@@ -99,7 +102,7 @@ class Slurm:
 
     def idle_gpus(self, job: FrozenJob) -> bool:
         """Whether a job would leave its GPUs idle."""
-        trainer = job.node.get("trainer") or {}
+        trainer = job.config.get("trainer") or {}
         return bool(self.gpus_per_node) and trainer.get("accelerator", "gpu") not in ("gpu", "cuda", "auto")
 
 
@@ -161,7 +164,8 @@ def submit(jobs: Sequence[FrozenJob], options: Slurm, name: str, folder: Path, a
     executor.update_parameters(
         **{key: value for key, value in asked.items() if value is not None},
         setup=[*options.setup, *lines],
-        srun_args=["--cpus-per-task", str(options.cpus_per_task)],  # steps do not inherit it from SLURM 22.05 on
+        # steps do not inherit the cores from SLURM 22.05 on; a process that fails must not leave the others waiting
+        srun_args=["--cpus-per-task", str(options.cpus_per_task), "--kill-on-bad-exit=1"],
         additional_parameters={"requeue": True, **options.sbatch},
     )
     try:
@@ -185,12 +189,12 @@ def environment(folder: Path, snapshot: bool) -> dict[str, str]:
 
 
 def states() -> Mapping[str, str] | None:
-    """State of every job in SLURM's queue by id (``JOB`` or ``ARRAY_TASK``); None where SLURM cannot be asked."""
+    """State of the user's jobs by id (``JOB`` or ``ARRAY_TASK``), ended ones for a while; None where nobody answers."""
     if shutil.which("squeue") is None:
         return None
     try:
         listed = subprocess.run(
-            ["squeue", "--noheader", "--array", "--states=all", "--format=%i %T"],
+            ["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i %T"],
             capture_output=True,
             check=True,
             text=True,
@@ -200,3 +204,32 @@ def states() -> Mapping[str, str] | None:
         log.warning("squeue does not answer: %s", error)
         return None
     return dict(line.split(maxsplit=1) for line in listed.splitlines() if " " in line)
+
+
+def settled(ids: Collection[str]) -> Mapping[str, str]:
+    """States, once none of these jobs is about to end any more.
+
+    Raises
+    ------
+    LaunchError
+        If SLURM does not answer: jobs that it may still run must not be submitted again.
+    """
+    end = time.monotonic() + SETTLE
+    while True:
+        found = states()
+        if found is None:
+            raise LaunchError("SLURM does not answer, and some of these jobs are in its queue: try again later")
+        ending = [ident for ident in ids if found.get(ident) == "COMPLETING"]
+        if not ending or time.monotonic() > end:
+            return found
+        log.info("%d jobs are ending", len(ending))
+        time.sleep(2.0)
+
+
+def wait_also(ids: Collection[str], after: Sequence[str]) -> None:
+    """Let jobs that wait in the queue wait for others, too."""
+    for ident in ids:
+        command = ["scontrol", "update", f"JobId={ident}", f"Dependency=afterany:{':'.join(after)}"]
+        changed = subprocess.run(command, capture_output=True, text=True, check=False)
+        if changed.returncode:
+            log.info("%s does not wait for what was submitted now: %s", ident, changed.stderr.strip())

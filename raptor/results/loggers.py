@@ -58,6 +58,9 @@ class ResumableWandb(WandbLogger):
         if len(self._rows) < len(lines):
             write_text(self._journal, "".join(json.dumps(row) + "\n" for row in self._rows))
         self._handed = (read_json(self._mark) or {}).get("rows", 0)
+        if self._live:  # a run that goes on knows its next step
+            next_step = self.experiment.step
+            self._handed = sum(row["trainer/global_step"] < next_step for row in self._rows)
 
     @rank_zero_only
     def commit(self, saved: int) -> None:
@@ -81,9 +84,6 @@ class ResumableWandb(WandbLogger):
 
     def _hand_over(self) -> None:
         assert self._rows is not None
-        if self._live and self._experiment is None:  # a run that goes on knows its next step
-            next_step = self.experiment.step
-            self._handed = sum(row["trainer/global_step"] < next_step for row in self._rows)
         for row in self._rows[self._handed :]:
             self.experiment.log(row, step=row["trainer/global_step"])
         self._handed = len(self._rows)

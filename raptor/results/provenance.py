@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -19,6 +20,7 @@ PACKAGES = (
 LONGEST_DIFF = 1_000_000  # characters that are kept
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of what computed a result."""
     found = {"python": platform.python_version(), "raptor": raptor.__version__}
@@ -57,8 +59,8 @@ def _git(*arguments: str) -> str | None:
 
 
 def slurm() -> dict[str, Any]:
-    """Ids of the SLURM job that this process belongs to; empty outside SLURM."""
-    if "SLURM_JOB_ID" not in os.environ:
+    """Ids of the SLURM job that a launcher submitted and this process is; empty elsewhere, in an allocation too."""
+    if "SLURM_JOB_ID" not in os.environ or os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         return {}
     array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
     return {
@@ -72,7 +74,9 @@ def slurm() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Host, process and SLURM job of this process."""
-    return {"host": platform.node(), "pid": os.getpid(), "package": str(PACKAGE), "slurm": slurm()}
+    found = {"host": platform.node(), "pid": os.getpid(), "package": str(PACKAGE), "slurm": slurm()}
+    allocation = os.environ.get("SLURM_JOB_ID")
+    return found | ({"allocation": allocation} if allocation and not found["slurm"] else {})
 
 
 def rank() -> int:

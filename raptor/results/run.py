@@ -145,7 +145,10 @@ class RunFolder:
     def fail(self, error: BaseException) -> None:
         """Write down an error that came before :meth:`recording`."""
         self._status = self.status()
-        if self._status.get("state") in ("queued", "preempted"):
+        before = (self._status.get("slurm") or {}).get("job")
+        restarted = before is not None and before == provenance.slurm().get("job")
+        state = self._status.get("state")
+        if state in ("queued", "preempted", "interrupted") or (state == "running" and restarted):
             self.update(state="failed", error=f"{type(error).__name__}: {error}")
 
     @contextmanager
@@ -172,8 +175,12 @@ class RunFolder:
             If another process holds it, or it belongs to another configuration.
         """
         self._check_identity()
-        if provenance.rank() > 0:
-            yield
+        if (rank := provenance.rank()) > 0:
+            try:
+                yield
+            except Exception:
+                write_text(self.path / f"error-rank{rank}.txt", traceback.format_exc())
+                raise
             return
         self.path.mkdir(parents=True, exist_ok=True)
         with self._held(HAND_OVER):
@@ -217,7 +224,7 @@ class RunFolder:
             slurm = self._status["slurm"]
             self._status["slurm"] = slurm | {"restarts": slurm.get("restarts", 0) + 1}
             self.update(state="preempted", preempted=self._status["preempted"] + 1)
-        elif isinstance(error, KeyboardInterrupt | SystemExit):
+        elif isinstance(error, KeyboardInterrupt | SystemExit) or stopping.asked():
             self.update(state="interrupted", error=what)
         else:
             self.update(state="failed", error=what)

@@ -15,6 +15,7 @@ from raptor.files import read_json
 from raptor.results.identity import STATUS
 
 ENDED = ("done", "failed", "stale")
+PENDING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")  # SLURM's words
 SILENT = 900.0  # seconds without an update after which a job on another machine counts as dead
 
 
@@ -51,12 +52,13 @@ def state_of(status: Mapping[str, Any], queue: Mapping[str, str] | None) -> Stat
     said = str(status.get("state", "no status"))
     if said == "finished":
         return State("done")
-    if said == "failed":
+    ident: str | None = (status.get("slurm") or {}).get("job")
+    if said == "failed" and (queue or {}).get(ident or "", "gone") not in PENDING:
         return State("failed", status.get("error", ""))
     times = status.get("preempted", 0)
     stopped = f"preempted {times} times" if times else ""
-    if ident := (status.get("slurm") or {}).get("job"):
-        return _in_slurm(ident, said, queue, stopped)
+    if ident:
+        return _in_slurm(ident, said, queue, stopped, status.get("error", ""))
     if said not in ("queued", "running"):
         return State("stale", status.get("error", said))
     if status.get("host") == platform.node():
@@ -68,15 +70,15 @@ def state_of(status: Mapping[str, Any], queue: Mapping[str, str] | None) -> Stat
     return State("running" if said == "running" else "waiting", certain=False)
 
 
-def _in_slurm(ident: str, said: str, queue: Mapping[str, str] | None, stopped: str) -> State:
+def _in_slurm(ident: str, said: str, queue: Mapping[str, str] | None, stopped: str, error: str) -> State:
     if queue is None:
         return State("running" if said == "running" else "waiting", f"{stopped} (SLURM cannot be asked)".strip(), False)
     now = queue.get(ident, "gone")
     if now in ("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"):
         return State("running" if said == "running" else "waiting", stopped)
-    if now in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"):
+    if now in PENDING:
         return State("waiting", stopped)
-    return State("stale", f"SLURM job {ident} is {now.lower()}")
+    return State("stale", f"SLURM job {ident} is {now.lower()}; {error}".removesuffix("; "))
 
 
 def _alive(pid: Any) -> bool:
@@ -141,5 +143,5 @@ def rows_of(root: Path, ask: Callable[[], Mapping[str, str] | None]) -> list[Row
 
 
 def in_slurm(status: Mapping[str, Any]) -> bool:
-    """Whether a job was submitted to SLURM, and has not ended as far as it knows."""
-    return bool(status.get("slurm")) and status.get("state") not in ("finished", "failed")
+    """Whether SLURM may still have something to do with a job."""
+    return bool(status.get("slurm")) and status.get("state") != "finished"

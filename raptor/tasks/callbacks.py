@@ -70,6 +70,7 @@ class LastCheckpoint(Checkpoint):
         """Note what is saved already."""
         self._saved = trainer.global_step
         stopping.save_first(True)
+        stopping.take_over()  # Lightning ends on SIGTERM before anything could be saved
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Stop, if asked to: what was saved after the last step has been logged by now."""

@@ -24,7 +24,9 @@ NOBODY = 2**22 + 1  # above any process id
     ("status", "queue", "expected"),
     [
         ({"state": "finished", **SLURM}, {}, "done"),
-        ({"state": "failed", "error": "E: no", **SLURM}, {"7_1": "PENDING"}, "failed"),
+        ({"state": "failed", "error": "E: no", **SLURM}, {"7_1": "FAILED"}, "failed"),
+        ({"state": "failed", "error": "E: no", **SLURM}, None, "failed"),
+        ({"state": "failed", "error": "on its way out", **SLURM}, {"7_1": "PENDING"}, "waiting"),  # requeued
         ({"state": "queued", **SLURM}, {"7_1": "PENDING"}, "waiting"),
         ({"state": "queued", **SLURM}, {"7_1": "RUNNING"}, "waiting"),  # it imports still
         ({"state": "queued", **SLURM}, {"7_2": "PENDING"}, "stale"),
