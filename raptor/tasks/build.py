@@ -17,6 +17,7 @@ from raptor.data.sources import ActivationSource, Online
 from raptor.errors import ConfigError, from_node
 from raptor.models.backbone import Backbone
 from raptor.models.block import BlockConfig
+from raptor.models.inheritance import inherit
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase, phases_of
@@ -69,7 +70,10 @@ def finetune(
     if blocks is not None:
         folders = [blocks] if isinstance(blocks, str) else list(blocks)
         _fill_from(model, {folder: _load(folder, PhaseBlocks, "task.blocks") for folder in folders})
-    about = {"solver": solver, "init": "scratch" if blocks is None else "blocks"}
+    about = {
+        "solver": solver,
+        "init": "blocks" if blocks is not None else "scratch" if surrogate.start == "random" else surrogate.start,
+    }
     whole = Surrogate.of_teacher(teacher, model)
     return _distillation(data, source, teacher=teacher, model=whole, seed=seed, about=about, **kwargs)
 
@@ -136,7 +140,10 @@ def _new_blocks(teacher: Teacher, options: SurrogateOptions, phases: Sequence[Ph
         "num_heads": teacher.num_heads,
         **{k: v for k, v in options.block.items() if k != "num_heads" or v},
     }
-    return PhaseBlocks(from_node(BlockConfig, {"width": teacher.width, **block}, "surrogate.block"), phases, seed)
+    config = from_node(BlockConfig, {"width": teacher.width, **block}, "surrogate.block")
+    blocks = PhaseBlocks(config, phases, seed)
+    inherit(blocks, teacher, options.start)
+    return blocks
 
 
 def _load(folder: str, kind: type, key: str) -> Any:

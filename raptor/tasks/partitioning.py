@@ -40,6 +40,8 @@ class SurrogateOptions:
         A ``phases.json`` to take the boundaries of k phases from.
     solver, tokens, images
         Where there is no file: the solver, the token types of the distance, and the number of training images.
+    start
+        What new blocks begin as: see :func:`~raptor.models.inheritance.inherit`.
     block
         Options of the block: see :class:`~raptor.models.block.BlockConfig`.
     """
@@ -51,6 +53,7 @@ class SurrogateOptions:
     solver: str = "exact"
     tokens: Sequence[str] = DEFAULT_TYPES
     images: int = 2000
+    start: str = "random"
     block: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
