@@ -42,7 +42,7 @@ def test_middle_and_mean(teacher: Teacher) -> None:
 
 
 def test_other_architectures_are_refused(teacher: Teacher) -> None:
-    with pytest.raises(ConfigError, match="set its.mlp=gelu and the teacher's mlp_ratio"):
+    with pytest.raises(ConfigError, match=r"set its mlp=gelu and the teacher's mlp_ratio"):
         inherit(PhaseBlocks(replace(CONFIG, mlp="swiglu"), [Phase(0, 2)]), teacher, "mean")
     with pytest.raises(ConfigError, match=r"surrogate.start='first' is unknown; choose random, middle, mean"):
         inherit(PhaseBlocks(CONFIG, [Phase(0, 2)]), teacher, "first")
