@@ -164,5 +164,6 @@ def set_up_logging() -> None:
         "in eval mode at the start of training",  # the frozen teacher
         "smaller than the logging interval",
         "LeafSpec",
+        "`srun` command is available",  # jobs are submitted by hydra/launcher=slurm
     ):
         warnings.filterwarnings("ignore", f".*{expected}.*")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +20,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from raptor.files import CONFIGS
+
+FEW = 8  # jobs that are composed one after the other
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,9 @@ def jobs(config_name: str, overrides: Sequence[str]) -> list[Job]:
         params = [f"{k}={v}" for k, v in (root.hydra.sweeper.params or {}).items() if k not in given]
         parsed = OverridesParser.create().parse_overrides([*params, *overrides])
         batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-        return [Job(list(job), _compose(config_name, list(job))) for batch in batches for job in batch]
+        lists = [list(job) for batch in batches for job in batch]
+        configs = _each(functools.partial(_compose, config_name), lists)
+        return [Job(job, config) for job, config in zip(lists, configs, strict=True)]
 
 
 def shown(config_name: str) -> bool:
@@ -68,6 +76,14 @@ def shown(config_name: str) -> bool:
 
 def _sweeps(override: str) -> bool:
     return OverridesParser.create().parse_override(override).is_sweep_override()
+
+
+def _each(compose: Callable[[list[str]], DictConfig], lists: list[list[str]]) -> list[DictConfig]:
+    """Compose side by side where that pays: a job takes a fifth of a second, and a table has seventy."""
+    if len(lists) < FEW or sys.platform != "linux":
+        return [compose(job) for job in lists]
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:  # which inherits Hydra's state
+        return list(pool.map(compose, lists, chunksize=4))
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
