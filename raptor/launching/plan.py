@@ -92,8 +92,12 @@ def sort_all(stages: Sequence[Stage]) -> None:
         If SLURM has some of the jobs, and does not answer.
     """
     statuses = [job.folder().status() for stage in stages for job in stage.jobs]
-    ids = {status["slurm"]["job"] for status in statuses if in_slurm(status) and "job" in status["slurm"]}
-    queue = slurm.settled(ids) if ids else {}
+    known = [status for status in statuses if in_slurm(status) and "job" in status["slurm"]]
+    queue: Mapping[str, str] = {}
+    if any(status["state"] in ("queued", "running", "preempted") for status in known):
+        queue = slurm.settled({status["slurm"]["job"] for status in known})
+    elif known:
+        queue = slurm.states() or {}  # ended, as far as they know; where there is no SLURM, nobody continues them
     for stage in stages:
         stage.sort(queue)
 
