@@ -74,10 +74,10 @@ class DepthProbe(LinearProbe):
         edges = torch.linspace(self.nearest, self.farthest, self.num_classes + 1, device=self.linear.weight.device)
         return (edges[1:] + edges[:-1]) / 2
 
-    def depth(self, logits: Tensor) -> Tensor:
-        """Expectation of the depth in metres under the softmax over bins: ``(..., bins)`` to ``(...)``."""
-        with torch.autocast(logits.device.type, enabled=False):  # a product that it would round
-            return logits.float().softmax(-1) @ self.centres()
+    def depth(self, log_probabilities: Tensor) -> Tensor:
+        """Expectation of the depth in metres, from the log-softmax over bins: ``(..., bins)`` to ``(...)``."""
+        with torch.autocast(log_probabilities.device.type, enabled=False):  # a product that it would round
+            return log_probabilities.float().exp() @ self.centres()
 
     def to_config(self) -> dict[str, Any]:
         """Plain dictionary from which :meth:`from_config` builds the same architecture."""

@@ -98,6 +98,8 @@ def bilinear_at(grid_NhwC: Tensor, size: Sequence[int], at: tuple[slice, slice] 
     Equals ``F.interpolate`` with channels moved to the end, which is where a softmax over them is fastest.
     """
     N, h, w, C = grid_NhwC.shape
+    if (h, w) == tuple(size):
+        return grid_NhwC.float()[:, at[0], at[1]]
     with torch.autocast(grid_NhwC.device.type, enabled=False):
         rows, columns = (
             bilinear_weights(*n, grid_NhwC)[part] for n, part in zip(((size[0], h), (size[1], w)), at, strict=True)
@@ -112,7 +114,7 @@ def bilinear_weights(fine: int, coarse: int, like: Tensor) -> Tensor:
     return F.interpolate(eye, size=(fine, coarse), mode="bilinear", align_corners=False)[0, 0]
 
 
-def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignored: int) -> Tensor:
-    """Cross-entropy of each pixel, 0 where its label is ``ignored``: logits ``(..., C)``, labels ``(...)``."""
-    apart = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=ignored, reduction="none")
+def pixel_cross_entropy(logp: Tensor, labels: Tensor, ignored: int) -> Tensor:
+    """Cross-entropy of each pixel, 0 where its label is ``ignored``, from log-probabilities ``(..., C)``."""
+    apart = F.nll_loss(logp.flatten(0, -2), labels.flatten(), ignore_index=ignored, reduction="none")
     return apart.view(labels.shape)

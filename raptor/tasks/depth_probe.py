@@ -113,17 +113,17 @@ class DepthProbing(Probe):
         return self.upsample * rows, self.upsample * columns
 
     def _finer(self, raw_BPC: Tensor) -> Tensor:
-        """Logits on the upsampled grid, ``(B, h, w, bins)``: a linear layer and this interpolation commute."""
-        return bilinear_at(raw_BPC.unflatten(1, self.backbone.grid), self._fine)
+        """Log-probabilities on the upsampled grid, ``(B, h, w, bins)``: a linear layer and interpolation commute."""
+        return bilinear_at(raw_BPC.unflatten(1, self.backbone.grid), self._fine).log_softmax(-1)
 
-    def _depth(self, head: DepthProbe, logits: Tensor, size: Sequence[int], at: tuple[slice, slice] = ALL) -> Tensor:
+    def _depth(self, head: DepthProbe, logp: Tensor, size: Sequence[int], at: tuple[slice, slice] = ALL) -> Tensor:
         """Depth ``(B, H, W)`` at some rows and columns of a picture whose padding is cut off."""
         _, *padded = self.backbone.input_shape
         top, left = padding(size, padded)
-        rows, columns = (bilinear_weights(*n, logits) for n in zip(padded, self._fine, strict=True))
-        with torch.autocast(logits.device.type, enabled=False):
+        rows, columns = (bilinear_weights(*n, logp) for n in zip(padded, self._fine, strict=True))
+        with torch.autocast(logp.device.type, enabled=False):
             rows, columns = rows[top : top + size[0]][at[0]], columns[left : left + size[1]][at[1]]
-            return rows @ head.depth(logits) @ columns.T
+            return rows @ head.depth(logp) @ columns.T
 
     def _coarser(self, depth_BHW: Tensor, size: Sequence[int]) -> Tensor:
         """Depth on the upsampled grid of the padded picture, 0 where there is none."""
@@ -139,10 +139,10 @@ class DepthProbing(Probe):
         size, at = depth.shape[-2:], lattice(depth.shape[-2:], self.loss_stride, self.global_step)
 
         def of_heads(raw_KBPC: Tensor, _: Tensor) -> Tensor:
-            logits = self._finer(raw_KBPC.flatten(0, 1))
-            apart = pixel_cross_entropy(logits, bins.repeat(len(raw_KBPC), 1, 1), IGNORED)
+            logp = self._finer(raw_KBPC.flatten(0, 1))
+            apart = pixel_cross_entropy(logp, bins.repeat(len(raw_KBPC), 1, 1), IGNORED)
             cross = apart.view(len(raw_KBPC), -1).sum(1) / (bins != IGNORED).sum().clamp(min=1)
-            pred = self._depth(head, logits, size, at).unflatten(0, raw_KBPC.shape[:2])
+            pred = self._depth(head, logp, size, at).unflatten(0, raw_KBPC.shape[:2])
             return cross + SCALE_INVARIANT * scale_invariant(pred, depth[(..., *at)])
 
         return row_losses(of_heads, raw, max(1, self.bins * bins.numel()))

@@ -92,7 +92,7 @@ class SegmentationProbing(Probe):
 
         def sums(raw_NPC: Tensor, numbers: Tensor) -> Tensor:
             logits = bilinear_at(raw_NPC.unflatten(1, self.backbone.grid), size, at)
-            return pixel_cross_entropy(logits, labels[numbers % len(labels)], IGNORED).sum((1, 2))
+            return pixel_cross_entropy(logits.log_softmax(-1), labels[numbers % len(labels)], IGNORED).sum((1, 2))
 
         of_maps = row_losses(sums, raw.flatten(0, 1), self.num_classes * labels.shape[1:].numel())
         return of_maps.view(raw.shape[:2]).sum(1) / (labels != IGNORED).sum().clamp(min=1)

@@ -133,7 +133,7 @@ def test_bins_and_centres_agree() -> None:
     assert depth_bins(head.centres(), 256, 1e-3, 10.0).tolist() == list(range(256))
     logits = torch.full((1, 256, 1), -30.0)
     logits[0, 40], logits[0, 41] = 30.0, 30.0
-    assert float(head.depth(logits.movedim(1, -1))) == pytest.approx(1e-3 + 41 * 9.999 / 256, rel=1e-4)
+    assert float(head.depth(logits.movedim(1, -1).log_softmax(-1))) == pytest.approx(1e-3 + 41 * 9.999 / 256, rel=1e-4)
 
 
 def test_scale_invariant_loss_by_hand() -> None:
@@ -206,7 +206,7 @@ def test_upsampling_commutes_with_the_head_and_padding_is_cut_off() -> None:
     finer = torch.nn.functional.interpolate(grid, scale_factor=4, mode="bilinear", align_corners=False)
     first = torch.nn.functional.conv2d(finer, head.linear.weight[:, :, None, None], head.linear.bias)
     ours = task._finer(task.raw([head], task.extract(x))[0])
-    assert torch.allclose(first.movedim(1, -1), ours, atol=1e-5)
+    assert torch.allclose(first.movedim(1, -1).log_softmax(-1), ours, atol=1e-5)
     whole = task.answer(head, task.raw([head], task.extract(x))[0], torch.zeros(2, 1, SIDE, SIDE))
     part = task.answer(head, task.raw([head], task.extract(x))[0], torch.zeros(2, 1, 12, 14))
     assert torch.allclose(part, whole[:, :, 2:14, 1:15], atol=1e-6)
