@@ -67,8 +67,8 @@ def _newest(stages: list[Stage]) -> bool:
 
 
 def _title(name: str, overrides: list[str]) -> str:
-    parts = [o.split("=")[1].split("/")[-1] for o in overrides if o.startswith("experiment=")]
-    return parts[0] if parts and name != "report" else name
+    (*_, chosen) = ["", *(o.split("=", 1)[1] for o in overrides if o.startswith("experiment="))]
+    return "+".join(part.split("/")[-1] for part in chosen.split(",")) if chosen and name != "report" else name
 
 
 def _summary(stages: list[Stage], submitted: dict[str, list[str]]) -> Table:

@@ -320,6 +320,13 @@ def test_all_stages_in_one_call(cluster: None, tmp_path: Path) -> None:
     raptor("reproduce", *command, cwd=tmp_path)
     study = tmp_path / "runs" / "demo"
     queued = {row["job"]: row["status"]["slurm"]["job"] for row in rows(study)[0]}
+    call("scancel", queued["blocks-seed0"])  # one is lost while the others wait: they wait for its successor, too
+    until(lambda: queued["blocks-seed0"] not in call("squeue", "-h", "-o", "%i").stdout.split())
+    raptor("reproduce", *command, cwd=tmp_path)
+    lost, queued = queued, {row["job"]: row["status"]["slurm"]["job"] for row in rows(study)[0]}
+    assert {job for job in queued if queued[job] != lost[job]} == {"blocks-seed0"}
+    shown = call("scontrol", "show", "job", queued["report"]).stdout
+    assert f"afterany:{queued['blocks-seed0']}(" in shown
     until(lambda: status(study / "blocks-seed0").get("state") == "finished")
     call("scancel", *{ident.split("_")[0] for ident in queued.values()})
     until(lambda: not call("squeue", "-h").stdout)
