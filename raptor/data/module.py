@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from raptor.data.pixels import SPLITS, CachedImages, open_pixels
-from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform
+from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform, as_is
 from raptor.data.skipping import ON_ERROR, SkippingLoader
 from raptor.errors import ConfigError, StoreError
 from raptor.stopping import leave_to_the_main_process
@@ -256,7 +256,7 @@ class ImageData(LightningDataModule, ABC):
             world_size=trainer.world_size,
         )
         if self.train_samples is not None:
-            return self.loader(self.train_samples, batch_sampler=sampler, collate_fn=_as_is)
+            return self.loader(self.train_samples, batch_sampler=sampler, collate_fn=as_is)
         images = self.train_images if self.augment is None else self.originals()
         marks: Any = self.held_out
         return self.loader(TrainingSet(images, self._augment(), self.seed, marks), batch_sampler=sampler)
@@ -269,10 +269,10 @@ class ImageData(LightningDataModule, ABC):
     def eval_loader(self, split: str) -> DataLoader:
         """All images of :meth:`eval_images` in order."""
         if split in self.eval_samples:
-            return DataLoader(self.eval_samples[split], batch_size=self.eval_batch_size, collate_fn=_as_is)
+            return DataLoader(self.eval_samples[split], batch_size=self.eval_batch_size, collate_fn=as_is)
         images: Any = self.eval_images(split)
-        if self.trainer is not None and self.trainer.world_size > 1:  # scores are summed over all processes
-            images = Subset(images, range(self.trainer.global_rank, len(images), self.trainer.world_size))
+        if (trainer := self.trainer) is not None and trainer.world_size > 1:  # scores are summed over all processes
+            images = Subset(images, range(trainer.global_rank, len(images), trainer.world_size))
         return self.loader(images, persistent=True, batch_size=self.eval_batch_size)
 
     def train_images_dataloader(self, limit: int | None = None) -> DataLoader:
@@ -295,7 +295,3 @@ class ImageData(LightningDataModule, ABC):
         """Plain data about the data, for results."""
         found = {"name": self.name, "train": len(self.train_images), "val": len(self.val_images)}
         return found | ({"skipped": list(self.skipped)} if self.on_error == "skip" else {})
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

@@ -129,3 +129,8 @@ class TrainingSet(Dataset[tuple[Tensor, Any]]):
 
     def _marked(self, draw: Draw, image: Tensor, target: Any) -> tuple[Tensor, Any]:
         return image, target if self.marks is None else (target, bool(self.marks[draw.sample]))
+
+
+def as_is(batch: Any) -> Any:
+    """Collate what is a batch already."""
+    return batch

@@ -176,13 +176,7 @@ class Probe(Task):
             return self.select(self.backbone(images, self.layer))
 
     def setup(self, stage: str) -> None:
-        """Let the validation before the first step go through all images: it is epoch 0.
-
-        Raises
-        ------
-        ConfigError
-            If there are several processes; heads are small, and their features are kept in one.
-        """
+        """Let the validation before the first step go through all images: it is epoch 0. Refuse several processes."""
         if self.trainer.world_size > 1:
             raise ConfigError(f"trainer.devices: task={self.name} runs in one process; several heads share its pass")
         if stage == "fit" and self.trainer.limit_val_batches:
@@ -228,10 +222,8 @@ class Probe(Task):
         losses = []
         for holds_out in sorted({spec.holds_out for spec in self.specs}):
             own = torch.stack([x for x, spec in zip(raw, self.specs, strict=True) if spec.holds_out == holds_out])
-            if holds_out and held is not None:
-                losses.append(self.losses(own[:, ~held], targets[~held]))
-            else:
-                losses.append(self.losses(own, targets))
+            rows = ~held if holds_out and held is not None else slice(None)
+            losses.append(self.losses(own[:, rows], targets[rows]))
         self.log("train/loss", torch.cat(losses).detach().mean(), prog_bar=True)
         return torch.cat(losses).sum()
 
