@@ -28,7 +28,7 @@ mini: .venv/ready-mini ## Run Table 1 in miniature on real pictures; needs Debia
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/table1_mini.sh
 
 test: .venv/ready ## Run all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .venv/ready-dev: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'

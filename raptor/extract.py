@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import command
-from raptor.errors import StoreError
+from raptor.errors import ConfigError, StoreError
 from raptor.results.run import RunFolder
 from raptor.stopping import leave_to_the_main_process
 
@@ -22,6 +22,8 @@ log = logging.getLogger("raptor.extract")
 
 def folder(config: DictConfig) -> RunFolder:
     """Where the call keeps its status and log."""
+    if config.content not in config.default_store:
+        raise ConfigError(f"content={config.content} is unknown; choose {', '.join(config.default_store)}")
     return RunFolder(config, default_name=f"extract-{config.content}", track_inputs=False, has_result=False)
 
 

@@ -27,6 +27,11 @@ def tiny_spec(depth: int = 4, **options: Any) -> ViTSpec:
     return ViTSpec("vit_tiny_patch16_224", values, mean=(0.3,), std=(0.4,))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests on SLURM: they take one worker many minutes, in which another does the rest."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
 @pytest.fixture
 def teacher() -> Teacher:
     """Four layers of width 16; one class token, two registers, four patches."""
