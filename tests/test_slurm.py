@@ -174,8 +174,8 @@ def test_disturbed_jobs_end_in_the_same_weights(
 
 def test_out_of_time_and_on(whole: str, tmp_path: Path) -> None:
     """A real time limit: SLURM warns, the job saves and is requeued; once too often, and it fails and says why."""
-    limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=50", "hydra.launcher.max_num_timeout=1"]
-    ident = submit(tmp_path, *limits, SLOW)
+    limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20", "hydra.launcher.max_num_timeout=1"]
+    ident = submit(tmp_path, *limits, SLOW.replace("0.1", "0.6"))  # longer than two attempts last
     folder = tmp_path / "runs" / "study" / "run"
     until(lambda: status(folder).get("state") == "preempted", 240)
     restart_soon(ident)
