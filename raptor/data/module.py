@@ -288,8 +288,8 @@ class ImageData(LightningDataModule, ABC):
 
     def normalize(self, images_BCHW: Tensor) -> Tensor:
         """Uint8 images to normalised float32."""
-        mean, std = self._mean.to(images_BCHW.device), self._std.to(images_BCHW.device)
-        return (images_BCHW.float() / 255 - mean) / std
+        self._mean, self._std = (x.to(images_BCHW.device) for x in (self._mean, self._std))  # copied once, then no wait
+        return (images_BCHW.float() / 255 - self._mean) / self._std
 
     def summary(self) -> dict[str, Any]:
         """Plain data about the data, for results."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from raptor.errors import ConfigError
 
@@ -181,6 +183,12 @@ class RecurrentBlock(nn.Module):
         self.gamma1 = None if scale is None else nn.Parameter(torch.full((D,), scale))
         self.gamma2 = None if scale is None else nn.Parameter(torch.full((D,), scale))
         self.depth = DepthScale(D) if config.depth_scaling else None
+        self.recompute = False  # compute once more in the backward pass what it needs of the inside, rather than keep it
+        self._compiled: Callable[[Tensor, Factors], Tensor] | None = None
+
+    def compile_inside(self, backend: str = "inductor") -> None:
+        """Compile the block by itself: one graph for all depth indices, since they only enter as factors."""
+        self._compiled = torch.compile(self._inside, backend=backend)
 
     def factors(self, t: Tensor) -> list[Factors]:
         """Factors of the two branches (LayerScale included) and of the output at each depth index.
@@ -228,6 +236,12 @@ class RecurrentBlock(nn.Module):
 
     def apply_once(self, x_BND: Tensor, factors: Factors) -> Tensor:
         """Apply the block with factors that :meth:`factors` gave, each broadcast over ``(B, N, D)``."""
+        inside = self._compiled or self._inside
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(inside, x_BND, factors, use_reentrant=False, preserve_rng_state=False)
+        return inside(x_BND, factors)
+
+    def _inside(self, x_BND: Tensor, factors: Factors) -> Tensor:
         f1, f2, f3 = factors
         x = _add(x_BND, f1, self.attn(self.norm1(x_BND)))
         x = _add(x, f2, self.mlp(self.norm2(x)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from math import ceil
 from statistics import fmean
 from typing import Any, cast
 
@@ -46,6 +47,9 @@ class Distillation(Task):
         Loss of a piece that ends at layer L; None takes ``loss``.
     teacher_forcing
         Share of the steps over which w falls from 1 to 0; 0 is a free rollout from the start.
+    rollout_growth
+        Share of the steps over which rollouts grow from one layer to the whole piece. Until then a piece rolls out in
+        stretches of equal length, each from the teacher's layer at its start. 0 rolls the whole piece out at once.
     input_noise
         Standard deviation of noise on the tokens that enter a rollout.
     top1
@@ -65,6 +69,7 @@ class Distillation(Task):
         loss: TokenLoss,
         last_phase_loss: TokenLoss | None = None,
         teacher_forcing: float = 0.0,
+        rollout_growth: float = 0.0,
         input_noise: float = 0.0,
         top1: bool = True,
         about: dict[str, Any] | None = None,
@@ -75,7 +80,7 @@ class Distillation(Task):
         self.teacher, self.model = freeze(teacher), model
         self.layout, self.about, self.source = teacher.layout, about or {}, source or Online()
         self.loss, self.last_phase_loss = loss, last_phase_loss or loss
-        self.teacher_forcing, self.input_noise = teacher_forcing, input_noise
+        self.teacher_forcing, self.rollout_growth, self.input_noise = teacher_forcing, rollout_growth, input_noise
         for piece in model.pieces():
             last = piece.phase.end == teacher.num_layers and last_phase_loss is not None
             self._loss_of(piece.phase).check(self.layout, "task.last_phase_loss" if last else "task.loss")
@@ -141,14 +146,27 @@ class Distillation(Task):
         if w > 0:
             passes.append((w, piece.teacher_forced([acts[layer] for layer in range(phase.start, phase.end)])))
         if w < 1:
-            x = acts[phase.start]
-            if self.input_noise > 0:
-                x = x + self.input_noise * torch.randn_like(x)
-            passes.append((1 - w, piece.steps(x)))  # type: ignore[arg-type]
+            passes.append((1 - w, self._rollout(piece, acts)))  # type: ignore[arg-type]
         for weight, preds in passes:
             for layer, pred in enumerate(preds, start=phase.start + 1):
                 total = total + weight * loss(pred, acts[layer], self.layout)
         return total / (phase.end - phase.start)
+
+    def rollout_length(self, layers: int) -> int:
+        """Layers that a piece of so many rolls out in one stretch at this step."""
+        if self.rollout_growth == 0:
+            return layers
+        done = self.global_step / (self.rollout_growth * self.trainer.max_steps)
+        return min(layers, max(1, ceil(layers * done)))
+
+    def _rollout(self, piece: Piece, acts: Mapping[int, Tensor]) -> Iterator[Tensor]:
+        start, end = piece.phase
+        length = self.rollout_length(end - start)
+        for first in range(start, end, length):
+            x = acts[first]
+            if self.input_noise > 0:
+                x = x + self.input_noise * torch.randn_like(x)
+            yield from piece.steps(x, first, min(first + length, end))
 
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         """Sum of the losses of all pieces, from the same activations of the teacher."""

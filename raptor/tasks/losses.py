@@ -69,6 +69,22 @@ class WeightedTokenMSE:
         for kind, weight in self.weights.items():
             if weight > 0:
                 positions = layout.slice(kind)
-                weights_N[positions] = weight / (positions.stop - positions.start)
+                weights_N[positions] = weight / (positions.stop - positions.start) / self.scale(target[..., positions, :])
         error_N = (pred.float() - target.float()).square().flatten(0, -3).mean(dim=(0, 2))
         return error_N @ weights_N
+
+    def scale(self, target: Tensor) -> Tensor | float:
+        """What the error of one token type is divided by, from the teacher's tokens ``(..., n, D)`` of that type."""
+        return 1.0
+
+
+class VarianceScaledMSE(WeightedTokenMSE):
+    """As :class:`WeightedTokenMSE`, each type's error divided by the teacher's variance of that type in the batch.
+
+    With the one scalar mean that :class:`~raptor.tasks.fidelity.Fidelity` takes, the loss of a layer is the weighted
+    sum of 1 - R2, so that deep layers, whose variance is many times that of early ones, do not outweigh them.
+    """
+
+    def scale(self, target: Tensor) -> Tensor:
+        """Variance over batch, tokens and channels about one mean."""
+        return target.float().var(correction=0).clamp_min(1e-12)

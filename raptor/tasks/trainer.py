@@ -14,6 +14,7 @@ from raptor.data.module import ImageData
 from raptor.errors import ConfigError
 from raptor.results.run import RunFolder
 from raptor.tasks.callbacks import AtomicCheckpointIO, RunStatus
+from raptor.tasks.execution import Execution
 
 
 def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Trainer:
@@ -44,7 +45,9 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
     if epochs is not None:  # of the images: to Lightning, the whole training is one epoch
         settings["val_check_interval"] = epochs * -(-len(data.train_images) // data.batch_size)
         settings["check_val_every_n_epoch"] = None
-    callbacks = [RunStatus(run), *(c for c in instantiate(config.callbacks, _convert_="all").values() if c)]
+    execution = Execution(**{key: settings.pop(key, False) for key in ("compile", "recompute")})
+    settings.pop("refresh_every", None)  # read by the progress bar
+    callbacks = [RunStatus(run), execution, *(c for c in instantiate(config.callbacks, _convert_="all").values() if c)]
     if not settings["enable_progress_bar"]:
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
     loggers = [make(save_dir=str(run.path)) for make in instantiate(config.logger, _convert_="all").values() if make]

@@ -1,0 +1,184 @@
+"""What all benchmarks share: rows, timing in turn, ceilings of the machine, facts about it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from raptor.results.provenance import code, versions
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement against its baseline.
+
+    Attributes
+    ----------
+    what
+        What was measured.
+    baseline
+        What it is compared with, measured in the same run.
+    ours, theirs
+        Medians, in ``unit``.
+    unit
+        ``ms``, ``images/s``, ``MB``, ...
+    gain
+        How many times better than the baseline: above 1 is faster, smaller, more.
+    note
+        What else must be known to read the row.
+    """
+
+    what: str
+    baseline: str
+    ours: float
+    theirs: float
+    unit: str
+    gain: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a benchmark is called with.
+
+    Attributes
+    ----------
+    device
+        ``cpu`` or ``cuda``.
+    quick
+        Small shapes and few repeats: shows that a benchmark works, its figures mean nothing.
+    repeats
+        Rounds of each comparison.
+    """
+
+    device: torch.device
+    quick: bool = False
+    repeats: int = 5
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that are counted."""
+        return 1 if self.quick else self.repeats
+
+
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Time of one call, the device's queue included."""
+    synchronize(device)
+    begin = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - begin
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has nothing left to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def in_turn(runs: Mapping[str, Callable[[], object]], options: Options, warm: int = 1) -> dict[str, list[float]]:
+    """Seconds of every call, all runs in turn, so that a slow minute of a shared machine hits all of them.
+
+    Parameters
+    ----------
+    runs
+        What to time, by name.
+    options
+        Device and number of rounds.
+    warm
+        Calls of each that are not counted.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(warm + options.rounds):
+        for name, run in runs.items():
+            elapsed = seconds(run, options.device)
+            if turn >= warm:
+                times[name].append(elapsed)
+    return times
+
+
+def faster(
+    what: str, ours: str, theirs: str, times: Mapping[str, list[float]], *, scale: float = 1e3, note: str = ""
+) -> Row:
+    """Row of two entries of :func:`in_turn`, in milliseconds; the gain is the median of the rounds' own ratios."""
+    gain = statistics.median(b / a for a, b in zip(times[ours], times[theirs], strict=True))
+    a, b = (scale * statistics.median(times[name]) for name in (ours, theirs))
+    return Row(what, theirs, a, b, "ms", gain, note)
+
+
+def more(what: str, ours: str, theirs: str, times: Mapping[str, list[float]], count: int, note: str = "") -> Row:
+    """As :func:`faster`, in images per second of calls that handle ``count`` images each."""
+    row = faster(what, ours, theirs, times, note=note)
+    return Row(what, row.baseline, 1e3 * count / row.ours, 1e3 * count / row.theirs, "images/s", row.gain, note)
+
+
+def matmul_ceiling(device: torch.device, dtype: torch.dtype, quick: bool = False) -> float:
+    """FLOP/s of the fastest of some large matrix products: what no step can exceed."""
+    sides = [256] if quick else [2048, 3072] if device.type == "cpu" else [4096, 8192, 16384]
+    best = 0.0
+    for side in sides:
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        for _ in range(4):
+            best = max(best, 2 * side**3 / seconds(lambda a=a, b=b: a @ b, device))  # type: ignore[misc]
+    return best
+
+
+def copy_ceiling(device: torch.device, quick: bool = False) -> float:
+    """Bytes per second that a large copy reads and writes."""
+    x = torch.empty((1 << 20) if quick else (1 << 28), dtype=torch.uint8, device=device)
+    y = torch.empty_like(x)
+    return max(2 * len(x) / seconds(lambda: y.copy_(x), device) for _ in range(5))
+
+
+def release(device: torch.device) -> None:
+    """Give memory back before the next measurement."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def facts(options: Options) -> dict[str, Any]:
+    """Machine, versions and commit, to stand beside the figures."""
+    cuda = options.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(options.device) if cuda else _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "bf16_matrix_unit": cuda or torch.cpu._is_amx_tile_supported(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": versions(),
+        "commit": code()["commit"],
+        "load_before": [round(x, 2) for x in os.getloadavg()],
+        "quick": options.quick,
+    }
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def as_table(title: str, rows: list[Row]) -> Table:
+    """Rows for people."""
+    table = Table("what", "ours", "baseline", "unit", "gain", "against", "note", title=title, title_justify="left")
+    for row in rows:
+        cells = (f"{row.ours:,.4g}", f"{row.theirs:,.4g}", row.unit, f"{row.gain:.2f}")
+        table.add_row(row.what, *cells, row.baseline, row.note)
+    return table
+
+
+def as_data(rows: list[Row]) -> list[dict[str, Any]]:
+    """Rows for programs."""
+    return [asdict(row) for row in rows]

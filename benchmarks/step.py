@@ -1,0 +1,185 @@
+"""Training steps of stage 1 and 2 at ViT-B shape on given activations, against the official recipe's step."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import Options, Row, faster, in_turn, matmul_ceiling, release, seconds
+from benchmarks.official import OfficialStep
+from raptor.models.block import BlockConfig
+from raptor.models.surrogate import PhaseBlocks, Surrogate
+from raptor.models.teacher import Teacher
+from raptor.models.vit import ViTSpec
+from raptor.partition.phases import Phase, phases_of
+from raptor.tasks.distillation import Distillation
+from raptor.tasks.losses import TokenMSE, WeightedTokenMSE
+
+WEIGHTS = {"cls": 0.45, "registers": 0.10, "patches": 0.45}
+PHASE = Phase(0, 7)  # the longest of Table 1
+BASELINE = "official step"
+
+
+class Fixed(Distillation):
+    """Distillation at one point of the annealing."""
+
+    weight = 0.0
+
+    def forcing_weight(self) -> float:
+        """As set, whatever the step."""
+        return self.weight
+
+
+class Step:
+    """Training steps of the product on given activations: what Lightning calls, without Lightning.
+
+    Parameters
+    ----------
+    teacher
+        Gives the shell and the layout.
+    blocks
+        What to train; a whole partition is trained as a surrogate (stage 2), anything else block by block.
+    bf16
+        Whether under bf16 autocast.
+    forcing
+        Weight of teacher forcing.
+    whole
+        Whether the blocks are one surrogate.
+    """
+
+    def __init__(
+        self, teacher: Teacher, blocks: PhaseBlocks, *, bf16: bool = False, forcing: float = 0.0, whole: bool = True
+    ) -> None:
+        self.device = next(blocks.parameters()).device
+        model = Surrogate.of_teacher(teacher, blocks) if whole else blocks
+        loss: Any = WeightedTokenMSE(**WEIGHTS) if whole else TokenMSE()
+        self.task = Fixed(teacher, model, loss, top1=False, name="", optimizer=_adamw, schedule=None, seed=0)
+        self.task.weight = forcing
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = _adamw(self.parameters)
+        self.bf16 = bf16
+
+    def __call__(self, acts: Sequence[Tensor]) -> Tensor:
+        """One step; returns the loss before it."""
+        with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            given = dict(enumerate(acts))
+            loss = torch.stack([self.task.piece_loss(piece, given) for piece in self.task.pieces]).sum()
+        loss.backward()
+        self.task.configure_gradient_clipping(self.optimizer, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+
+_adamw = functools.partial(torch.optim.AdamW, lr=3e-4, weight_decay=1e-4, fused=True)
+
+
+def shape(quick: bool) -> dict[str, Any]:
+    """Options of the ViT: ViT-B/14 with registers at 224 pixels, or a small one."""
+    small = {"embed_dim": 48, "depth": 12, "num_heads": 3, "img_size": 28, "patch_size": 14, "reg_tokens": 4}
+    big = {"img_size": 224, "num_classes": 0}
+    return small | {"num_classes": 0} if quick else big
+
+
+def random_teacher(options: Options) -> Teacher:
+    """A ViT-B/14 with registers and random weights: time depends on shapes alone."""
+    spec = ViTSpec("vit_base_patch14_reg4_dinov2", shape(options.quick), (0.5,) * 3, (0.5,) * 3)
+    torch.manual_seed(0)
+    return Teacher(spec).to(options.device).eval().requires_grad_(False)
+
+
+def new_blocks(teacher: Teacher, phases: Sequence[Phase], **changes: Any) -> PhaseBlocks:
+    """Blocks of the paper's recipe, but with a LayerScale that lets their branches matter."""
+    config = BlockConfig(teacher.width, teacher.num_heads, **{"layer_scale": 0.1, **changes})
+    return PhaseBlocks(config, phases, seed=0).to(next(teacher.parameters()).device)
+
+
+def activations(teacher: Teacher, batch: int) -> list[Tensor]:
+    """Layers 0..L of noise, each ``(batch, N, D)``."""
+    device = next(teacher.parameters()).device
+    with torch.no_grad():
+        images = torch.randn(batch, *teacher.input_shape, device=device)
+        return [x := teacher.embed(images), *teacher.steps(x)]
+
+
+def count(step: Callable[[], object]) -> int:
+    """Floating-point operations of one step, in matrix products and attention."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops())
+
+
+
+def run(options: Options) -> list[Row]:
+    """Stage 1 and 2 by precision and batch; attention kernel and compile each by itself; share of the ceiling."""
+    teacher = random_teacher(options)
+    k3 = phases_of([7, 10], teacher.num_layers)
+    batches = [2] if options.quick else [4, 16] if options.device.type == "cpu" else [16, 64]
+    rows = []
+    for batch in batches:
+        acts = activations(teacher, batch)
+        rows += _against_official(teacher, k3, acts, options, f"stage 2, k=3, batch {batch}", 0.0)
+    acts = activations(teacher, batches[0])
+    for forcing, name in ((0.5, "both passes"), (0.0, "rollout")):
+        rows += _against_official(teacher, [PHASE], acts, options, f"stage 1, {PHASE}, {name}, batch {batches[0]}", forcing)
+    return rows + _choices(teacher, k3, acts, options, batches[0])
+
+
+def _against_official(
+    teacher: Teacher, phases: list[Phase], acts: list[Tensor], options: Options, what: str, forcing: float
+) -> list[Row]:
+    whole = len(phases) > 1
+    ours = {
+        "bf16" if bf16 else "fp32": Step(teacher, new_blocks(teacher, phases), bf16=bf16, forcing=forcing, whole=whole)
+        for bf16 in (False, True)
+    }
+    theirs = OfficialStep(new_blocks(teacher, phases), teacher.layout, WEIGHTS if whole else None)
+    runs: dict[str, Callable[[], object]] = {name: functools.partial(step, acts) for name, step in ours.items()}
+    times = in_turn({**runs, BASELINE: lambda: theirs(acts, forcing)}, options)
+    operations = count(runs["fp32"])
+    rows = []
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        ceiling = matmul_ceiling(options.device, dtype, options.quick)
+        share = operations / min(times[name]) / ceiling
+        note = f"{operations / 1e12:.2f} TFLOP, {share:.0%} of the matmul ceiling of {ceiling / 1e12:.2f} TFLOP/s"
+        rows.append(faster(f"{what}, {name}", name, BASELINE, times, note=note))
+    release(options.device)
+    return rows
+
+
+def _choices(teacher: Teacher, phases: list[Phase], acts: list[Tensor], options: Options, batch: int) -> list[Row]:
+    """What each choice gives by itself, against the same step without it."""
+    rows, what = [], f"stage 2, k=3, batch {batch}"
+    step = Step(teacher, new_blocks(teacher, phases), bf16=options.device.type == "cuda")
+
+    def unfused() -> None:
+        with sdpa_kernel(SDPBackend.MATH):
+            step(acts)
+
+    times = in_turn({"fused": lambda: step(acts), "attention unfused": unfused}, options)
+    rows.append(faster(f"{what}, fused attention", "fused", "attention unfused", times))
+    compiled = Step(teacher, new_blocks(teacher, phases), bf16=options.device.type == "cuda")
+    for piece in compiled.task.pieces[0].blocks:  # type: ignore[union-attr]
+        piece.block.compile_inside()
+    begin = seconds(lambda: compiled(acts), options.device)
+    times = in_turn({"compiled": lambda: compiled(acts), "not compiled": lambda: step(acts)}, options)
+    rows.append(faster(f"{what}, compile", "compiled", "not compiled", times, note=f"first step {begin:.0f} s"))
+    return rows
+
+
+def agreement(options: Options, steps: int = 50) -> float:
+    """Largest relative difference between the losses of bf16 and fp32 over so many steps of stage 2."""
+    teacher = random_teacher(options)
+    phases, acts = phases_of([7, 10], teacher.num_layers), activations(teacher, 2)
+    fp32, bf16 = (Step(teacher, new_blocks(teacher, phases), bf16=b) for b in (False, True))
+    return max(abs(float(bf16(acts)) / float(fp32(acts)) - 1) for _ in itertools.repeat(None, steps))
+
+
