@@ -9,6 +9,7 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -48,7 +49,7 @@ def peak(kind: str, batch: int, options: Options) -> tuple[float, float]:
 
 
 def _status(key: str) -> float:
-    with open("/proc/self/status") as lines:
+    with Path("/proc/self/status").open() as lines:
         return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
@@ -64,8 +65,7 @@ def _peak() -> float:
 
 
 def _forget_peak() -> None:
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # sets VmHWM to what is resident now
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to what is resident now
 
 
 def run(options: Options) -> list[Row]:

@@ -1,7 +1,7 @@
 """The training step of the official recipe, written anew from its description: the baseline of benchmarks/step.py.
 
-``nn.MultiheadAttention`` that is asked for weights nobody reads, float32, one call for each layer, losses of token types
-one by one, AdamW without fusing. The mathematics is that of :class:`raptor.models.block.RecurrentBlock`; only used here.
+``nn.MultiheadAttention`` that is asked for weights nobody reads, float32, one call for each layer, losses of token
+types one by one, AdamW without fusing. The mathematics is that of :class:`raptor.models.block.RecurrentBlock`.
 """
 
 from __future__ import annotations
@@ -113,5 +113,3 @@ class OfficialStep:
         nn.utils.clip_grad_norm_(self.blocks.parameters(), 1.0)
         self.optimizer.step()
         return loss.detach()
-
-

@@ -1,14 +1,11 @@
-"""Time of a training step of K stacked heads against that of one head, on a frozen backbone that runs in the step.
+"""Training steps of K stacked heads in one pass against K runs, on a frozen backbone that runs in the step.
 
-``python benchmarks/probes.py`` times the three probes on the miniature's ViT and picture sizes, on the CPU, one head
-and K heads in turn; the pictures are noise, since time does not depend on them.
+The three probes on the miniature's ViT and picture sizes, on the CPU, one head and K heads in turn; the pictures are
+noise, since time does not depend on them.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import statistics
 import time
 from typing import Any
@@ -19,10 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback
-from rich.console import Console
-from rich.table import Table
 from torch.utils.data import TensorDataset
 
+from benchmarks.measure import Options, Row
 from raptor.data.module import ImageData
 from raptor.files import CONFIGS
 from raptor.tasks.build import depth_probe, linear_probe, segmentation_probe
@@ -33,6 +29,7 @@ BUILD: dict[str, Any] = {
     "mini_nyuv2": depth_probe,
 }
 WARM = 3  # steps that are not counted
+STEPS, HEADS, DENSE = 15, 8, ("mini_ade20k", "mini_nyuv2")
 
 
 class Noise(ImageData):
@@ -117,33 +114,18 @@ def step_seconds(protocol: str, heads: int, steps: int, exact: bool = False) -> 
     return statistics.median(times.seconds[WARM:])
 
 
-def main() -> None:
-    """Print one row for each probe and number of heads."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", type=int, nargs="+", default=[2, 8], help="how many in one pass (%(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="that are timed (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="of one head and many, in turn (%(default)s)")
-    parser.add_argument(
-        "--exact", action="store_true", help="count all pixels in the loss, as the paper's protocols do"
-    )
-    arguments = parser.parse_args()
-    table = Table("probe", "batch", "heads", "one head (ms)", "all heads (ms)", "ratio", "of separate runs")
-    for protocol in BUILD:
-        seconds = [
-            [step_seconds(protocol, heads, arguments.steps, arguments.exact) for heads in (1, *arguments.heads)]
-            for _ in range(arguments.repeats)
-        ]
-        one, *many = (statistics.median(times) for times in zip(*seconds, strict=True))
-        batch = {"mini_imagenet": 64, "mini_ade20k": 16, "mini_nyuv2": 16}[protocol]
-        for i, (heads, all_of_them) in enumerate(zip(arguments.heads, many, strict=True), start=1):
-            ratio = statistics.median(times[i] / times[0] for times in seconds)
-            cells = (f"{1e3 * one:.0f}", f"{1e3 * all_of_them:.0f}", f"{ratio:.2f}", f"{ratio / heads:.2f}")
-            table.add_row(protocol, str(batch), str(heads), *cells)
-    console = Console(width=120)
-    console.print(table)
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    console.print(f"{platform.machine()}, {os.cpu_count()} cores, {versions}; {arguments.repeats} rounds in turn")
-
-
-if __name__ == "__main__":
-    main()
+def run(options: Options) -> list[Row]:
+    """One head against many, by what the miniature's protocols count and by every pixel, as the paper's do."""
+    steps, rows = (2 if options.quick else STEPS), []
+    for exact in (False, True):
+        for protocol in BUILD if not exact else DENSE:
+            pairs = [
+                [step_seconds(protocol, heads, steps, exact) for heads in (1, HEADS)] for _ in range(options.rounds)
+            ]
+            one, many = (statistics.median(times) for times in zip(*pairs, strict=True))
+            gain = statistics.median(HEADS * first / second for first, second in pairs)
+            note = f"{many / one:.2f} times one head" + (", every pixel in the loss" if exact else "")
+            rows.append(
+                Row(f"{protocol}, {HEADS} heads", f"{HEADS} runs", 1e3 * many, 1e3 * HEADS * one, "ms", gain, note)
+            )
+    return rows

@@ -25,7 +25,9 @@ def first_step_seconds() -> float:
         arguments = ["-m", "raptor.train", f"paths.runs={folder}", "trainer.log_every_n_steps=1", "trainer.max_steps=1"]
         begin = time.perf_counter()
         process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not any("train/loss" in p.read_text() for p in Path(folder).rglob("metrics.csv")):
+        while process.poll() is None and not any(
+            "train/loss" in p.read_text() for p in Path(folder).rglob("metrics.csv")
+        ):
             time.sleep(0.02)
         elapsed = time.perf_counter() - begin
         if process.wait():

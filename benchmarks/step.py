@@ -107,7 +107,8 @@ def activations(teacher: Teacher, batch: int) -> list[Tensor]:
     device = next(teacher.parameters()).device
     with torch.no_grad():
         images = torch.randn(batch, *teacher.input_shape, device=device)
-        return [x := teacher.embed(images), *teacher.steps(x)]
+        x = teacher.embed(images)
+        return [x, *teacher.steps(x)]
 
 
 def count(step: Callable[[], object]) -> int:
@@ -115,7 +116,6 @@ def count(step: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
-
 
 
 def run(options: Options) -> list[Row]:
@@ -129,7 +129,9 @@ def run(options: Options) -> list[Row]:
         rows += _against_official(teacher, k3, acts, options, f"stage 2, k=3, batch {batch}", 0.0)
     acts = activations(teacher, batches[0])
     for forcing, name in ((0.5, "both passes"), (0.0, "rollout")):
-        rows += _against_official(teacher, [PHASE], acts, options, f"stage 1, {PHASE}, {name}, batch {batches[0]}", forcing)
+        rows += _against_official(
+            teacher, [PHASE], acts, options, f"stage 1, {PHASE}, {name}, batch {batches[0]}", forcing
+        )
     return rows + _choices(teacher, k3, acts, options, batches[0])
 
 
@@ -181,5 +183,3 @@ def agreement(options: Options, steps: int = 50) -> float:
     phases, acts = phases_of([7, 10], teacher.num_layers), activations(teacher, 2)
     fp32, bf16 = (Step(teacher, new_blocks(teacher, phases), bf16=b) for b in (False, True))
     return max(abs(float(bf16(acts)) / float(fp32(acts)) - 1) for _ in itertools.repeat(None, steps))
-
-

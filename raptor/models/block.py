@@ -183,7 +183,9 @@ class RecurrentBlock(nn.Module):
         self.gamma1 = None if scale is None else nn.Parameter(torch.full((D,), scale))
         self.gamma2 = None if scale is None else nn.Parameter(torch.full((D,), scale))
         self.depth = DepthScale(D) if config.depth_scaling else None
-        self.recompute = False  # compute once more in the backward pass what it needs of the inside, rather than keep it
+        self.recompute = (
+            False  # compute once more in the backward pass what it needs of the inside, rather than keep it
+        )
         self._compiled: Callable[[Tensor, Factors], Tensor] | None = None
 
     def compile_inside(self, backend: str = "inductor") -> None:

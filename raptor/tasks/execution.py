@@ -1,4 +1,4 @@
-"""How blocks are executed, chosen by the trainer: compiled, and with or without keeping what the backward pass needs."""
+"""How blocks are executed, chosen by the trainer: compiled or not, with recomputation or not."""
 
 from __future__ import annotations
 

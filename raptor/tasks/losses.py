@@ -69,7 +69,9 @@ class WeightedTokenMSE:
         for kind, weight in self.weights.items():
             if weight > 0:
                 positions = layout.slice(kind)
-                weights_N[positions] = weight / (positions.stop - positions.start) / self.scale(target[..., positions, :])
+                weights_N[positions] = (
+                    weight / (positions.stop - positions.start) / self.scale(target[..., positions, :])
+                )
         error_N = (pred.float() - target.float()).square().flatten(0, -3).mean(dim=(0, 2))
         return error_N @ weights_N
 

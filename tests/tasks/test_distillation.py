@@ -96,6 +96,36 @@ def test_loss_mixes_forcing_and_rollout_by_the_annealed_weight(make: Callable, t
         assert task.piece_loss(piece, acts).item() == pytest.approx((w * forced + (1 - w) * rollout).item(), rel=1e-5)
 
 
+def test_rollouts_grow_from_one_layer_to_the_whole_piece(make: Callable, teacher: Teacher) -> None:
+    task = make([Phase(0, 4)], rollout_growth=0.5)
+    (piece,) = task.model.pieces()
+    x = teacher.embed(torch.randn(2, 1, 8, 8))
+    acts = dict(enumerate([x, *teacher.steps(x)]))
+
+    class FakeTrainer:
+        max_steps = 80
+        global_step = 0
+
+    def expected(length: int) -> float:
+        errors = []
+        for layer in range(1, 5):
+            first = (layer - 1) // length * length  # the teacher's layer that this stretch begins with
+            y = acts[first]
+            for t in range(first + 1, layer + 1):
+                y = piece.block(y, torch.tensor(float(t)))
+            errors.append((y - acts[layer]).square().mean().item())
+        return sum(errors) / 4
+
+    found = []
+    for step, length in ((0, 1), (10, 1), (11, 2), (20, 2), (21, 3), (39, 4), (40, 4), (79, 4)):
+        task._trainer = FakeTrainer()
+        task._trainer.global_step = step
+        assert task.rollout_length(4) == length
+        found.append(task.piece_loss(piece, acts).item())
+        assert found[-1] == pytest.approx(expected(length), rel=1e-5)
+    assert found[0] != pytest.approx(found[-1], rel=1e-3)
+
+
 def test_a_surrogate_of_the_teachers_own_layers_is_perfect(teacher: Teacher) -> None:
     """Scores of a rollout that is the teacher itself: R2 1, agreement 1, the teacher's own top-1."""
 
@@ -105,8 +135,8 @@ def test_a_surrogate_of_the_teachers_own_layers_is_perfect(teacher: Teacher) -> 
         def pieces(self) -> list:
             return [self]
 
-        def steps(self, x: torch.Tensor) -> Any:
-            return teacher.steps(x)
+        def steps(self, x: torch.Tensor, start: int = 0, end: int | None = None) -> Any:
+            return teacher.steps(x, start, end)
 
         def parameters(self, recurse: bool = True) -> Any:
             return iter([torch.nn.Parameter(torch.zeros(1))])

@@ -1,0 +1,94 @@
+"""The benchmarks compare like with like, count right, and say what they were."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.cost import Job, makespan, parse, scaled, share, wall
+from benchmarks.measure import Options, faster
+from benchmarks.official import OfficialStep
+from benchmarks.operations import operations
+from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
+from raptor.partition.phases import Phase, phases_of
+
+ROOT = Path(__file__).parents[2]
+QUICK = Options(torch.device("cpu"), quick=True)
+
+
+@pytest.mark.parametrize("forcing", [0.0, 0.5])
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_baseline_trains_as_ours_does(forcing: float, whole: bool) -> None:
+    teacher = random_teacher(QUICK)
+    phases = phases_of([7, 10], 12) if whole else [Phase(0, 7)]
+    acts = activations(teacher, 2)
+    ours = Step(teacher, new_blocks(teacher, phases), forcing=forcing, whole=whole)
+    theirs = OfficialStep(new_blocks(teacher, phases), teacher.layout, WEIGHTS if whole else None)
+    losses = [(ours(acts).item(), theirs(acts, forcing).item()) for _ in range(4)]
+    assert losses[0] == pytest.approx((losses[0][1],) * 2, rel=1e-5)
+    assert losses[3] == pytest.approx((losses[3][1],) * 2, rel=1e-4)
+    assert losses[3][0] < losses[0][0]
+
+
+def test_operations_are_those_that_run() -> None:
+    name, size, tokens, width = "vit_small_patch14_reg4_dinov2", 56, 21, 384
+    ops = operations(name, size)
+    assert (ops.layers, ops.tokens, ops.width) == (12, tokens, width)
+    layer = 2 * tokens * 12 * width**2 + 4 * tokens**2 * width  # four projections, an MLP of ratio 4, attention
+    block = 2 * tokens * 16 * width**2 + 4 * tokens**2 * width  # SwiGLU has three matrices
+    assert ops.teacher_layer == pytest.approx(layer, rel=1e-6)
+    assert ops.block == pytest.approx(block, rel=1e-6)
+    assert ops.stage1(7, 10, 0.0) == ops.teacher(10) + 3 * ops.block_trained
+    assert ops.stage1_together([(0, 7), (7, 12)], 0.0) == ops.teacher(12) + 12 * ops.block_trained
+    teacher = random_teacher(QUICK)
+    step, acts = Step(teacher, new_blocks(teacher, phases_of([7, 10], 12))), activations(teacher, 2)
+    step(acts)
+    with FlopCounterMode(display=False) as counter:
+        step(acts)
+    small = 2 * 2 * acts[0].shape[1] * 16 * 48**2 * 3 * 12
+    assert counter.get_total_flops() == pytest.approx(small, rel=0.15)  # and attention
+
+
+def test_the_cost_model_schedules_jobs() -> None:
+    assert makespan([3, 1, 1, 1], 2) == 3
+    assert makespan([1, 1, 1], 8) == 1
+    assert scaled(12)[0] == (0, 7) and scaled(40)[0] == (0, 23)
+    blocks = [Job("blocks", 3600, 1e12, 64)] * 3
+    assert share(blocks, 2) == 1 and share(blocks, 8) == 2 and share(blocks, 1000) == 8
+    assert share([Job("probes", 1, 1, 128)] * 2, 64) == 1  # a probe takes one GPU
+    assert wall([*blocks, Job("surrogates", 1, 1, 64), Job("probes", 1, 1, 128)], 3, 1.0)["blocks"] == (1.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["gpu=8"], "gpu=8: unknown"), (["gpus=many"], "gpus=many: no value"), (["tflops=-1"], "must be above 0")],
+)
+def test_bad_keys_of_the_cost_model(arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        parse(arguments)
+
+
+def test_the_gain_is_the_median_of_the_rounds_own_ratios() -> None:
+    row = faster("what", "a", "b", {"a": [1.0, 10.0, 1.0], "b": [2.0, 20.0, 5.0]})
+    assert (row.gain, row.ours, row.theirs) == (2.0, 1e3, 5e3)
+
+
+@pytest.mark.slow
+def test_one_command_prints_a_table_and_writes_a_json(tmp_path: Path) -> None:
+    target = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "benchmarks", "phases", "memory", "--quick", "--json", str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(target.read_text())
+    assert found["facts"]["quick"] and torch.__version__.startswith(found["facts"]["versions"]["torch"])
+    (largest,) = (row for row in found["rows"]["phases"] if row["what"] == "exact max-cut, L=96, k=12")
+    assert largest["ours"] < 1e4
+    assert {"process", "what a step adds"} == {row["what"].split(": ")[1] for row in found["rows"]["memory"]}
+    refused = subprocess.run([*command[:3], "speed"], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "speed: unknown; choose among step, memory" in refused.stderr
