@@ -10,7 +10,7 @@ from pathlib import Path
 import raptor
 from raptor.errors import RaptorError
 from raptor.models.backbone import Backbone
-from raptor.models.export import TOLERANCE, export_onnx, export_program
+from raptor.models.export import TOLERANCE, export_int8, export_onnx, export_program
 
 
 def main() -> None:
@@ -19,19 +19,26 @@ def main() -> None:
     parser.add_argument("model", help="run folder or model folder of a teacher or surrogate")
     parser.add_argument("target", type=Path, help="FILE.onnx, or FILE.pt2 for torch.export")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="largest difference accepted (%(default)g)")
+    parser.add_argument("--int8", action="store_true", help="matrices in 8 bits: a quarter of the size (.onnx only)")
     arguments = parser.parse_args()
     exporters = {".onnx": export_onnx, ".pt2": export_program}
     if arguments.target.suffix not in exporters:
         sys.exit(f"error: {arguments.target} must end in .onnx or .pt2")
+    if arguments.int8 and arguments.target.suffix != ".onnx":
+        sys.exit(f"error: --int8 writes .onnx, not {arguments.target}")
     try:
         model = raptor.load(arguments.model)
         if not isinstance(model, Backbone):
             sys.exit(f"error: {arguments.model} holds a {type(model).__name__}; a teacher or surrogate is needed")
-        difference = exporters[arguments.target.suffix](model, arguments.target, arguments.tolerance)
+        if arguments.int8:
+            found = f"mean cosine of final tokens to the model's own {export_int8(model, arguments.target):.4f}"
+        else:
+            difference = exporters[arguments.target.suffix](model, arguments.target, arguments.tolerance)
+            found = f"at most {difference:.1e} from the model's own output"
     except RaptorError as error:
         sys.exit(f"error: {error}")
     size = arguments.target.stat().st_size / 1e6
-    print(f"{arguments.target}: {size:.1f} MB, at most {difference:.1e} from the model's own output")
+    print(f"{arguments.target}: {size:.1f} MB, {found}")
 
 
 if __name__ == "__main__":

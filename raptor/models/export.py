@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from raptor.models.backbone import Backbone
 
 log = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # absolute, on tokens after the final norm, which are of order one
+LEAST_COSINE = 0.98
 CHECKED_BATCHES = (1, 3)
 
 
@@ -44,7 +46,7 @@ def export_onnx(model: Backbone, path: str | Path, tolerance: float = TOLERANCE)
     """
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401 (what torch exports with)
     except ImportError as error:
         raise ConfigError(f"export to ONNX needs the package {error.name}: pip install 'raptor-vit[export]'") from error
@@ -69,12 +71,62 @@ def export_onnx(model: Backbone, path: str | Path, tolerance: float = TOLERANCE)
         if graph.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
             raise ConfigError("a model of 2 GB and more does not fit into one ONNX file: export it by torch.export")
         onnx.save_model(graph, str(aside))
-        session = onnxruntime.InferenceSession(str(aside), providers=["CPUExecutionProvider"])
-        run = lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])  # noqa: E731
-        found.append(_check(model, run, tolerance, "ONNX"))
+        found.append(_check(model, _onnx_run(aside), tolerance, "ONNX"))
 
     _write(path, write)
     return found[0]
+
+
+def export_int8(model: Backbone, path: str | Path, least_cosine: float = LEAST_COSINE) -> float:
+    """Write a model as ONNX with its matrices in 8 bits, activations quantised as they come (onnxruntime's own way).
+
+    Parameters
+    ----------
+    model
+        Teacher or surrogate, on the CPU.
+    path
+        The ``.onnx`` file, about a quarter of the float32 one.
+    least_cosine
+        Mean cosine between its final tokens and the model's own below which it is refused.
+
+    Returns
+    -------
+    float
+        That mean cosine, on random images.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`export_onnx`, or if the cosine is too low; no file is then left.
+    """
+    found: list[float] = []
+
+    def write(aside: Path) -> None:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / "plain.onnx"
+            export_onnx(model, plain, tolerance=float("inf"))
+            # per_channel: rows of a weight differ by far more than its columns
+            quantize_dynamic(plain, aside, weight_type=QuantType.QInt8, per_channel=True)
+        run, images = _onnx_run(aside), _images(model, CHECKED_BATCHES[-1])
+        with torch.no_grad():
+            found.append(float(nn.functional.cosine_similarity(run(images), model(images), dim=-1).mean()))
+        if not found[0] >= least_cosine:
+            raise ConfigError(
+                f"tokens of the int8 export have a mean cosine of {found[0]:.4f} to the model's own, less than "
+                f"{least_cosine:g}: not written. Export without int8, or accept less"
+            )
+
+    _write(path, write)
+    return found[0]
+
+
+def _onnx_run(path: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
 
 
 def export_program(model: Backbone, path: str | Path, tolerance: float = TOLERANCE) -> float:
