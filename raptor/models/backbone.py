@@ -181,9 +181,9 @@ class Backbone(nn.Module, HubModel, ABC):
         """Tokens ``(B, N, D)`` of normalised images after the final norm: of the last layer, or of any other."""
         return self.norm(self.last(self.embed(images_BCHW), end=layer))
 
-    def classify(self, images_BCHW: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` of normalised images."""
-        return self.head(self.last(self.embed(images_BCHW)))
+    def classify(self, images_BCHW: Tensor, layer: int | None = None) -> Tensor:
+        """Logits ``(B, classes)`` of normalised images: of the last layer, or of any other; no deeper one is run."""
+        return self.head(self.last(self.embed(images_BCHW), end=layer))
 
     def check_range(self, start: int, end: int | None) -> int:
         """The last layer asked for, once the range is known to fit.

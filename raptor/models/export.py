@@ -102,13 +102,16 @@ def export_int8(model: Backbone, path: str | Path, least_cosine: float = LEAST_C
     found: list[float] = []
 
     def write(aside: Path) -> None:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
         with tempfile.TemporaryDirectory() as folder:
-            plain = Path(folder) / "plain.onnx"
+            plain, folded = Path(folder) / "plain.onnx", Path(folder) / "folded.onnx"
             export_onnx(model, plain, tolerance=float("inf"))
+            from onnxruntime.quantization import QuantType, quantize_dynamic
+            from onnxruntime.quantization.shape_inference import quant_pre_process
+
+            # weights that the exporter transposes in the graph become constants, which alone are quantised
+            quant_pre_process(plain, folded, skip_symbolic_shape=True)
             # per_channel: rows of a weight differ by far more than its columns
-            quantize_dynamic(plain, aside, weight_type=QuantType.QInt8, per_channel=True)
+            quantize_dynamic(folded, aside, weight_type=QuantType.QInt8, per_channel=True)
         run, images = _onnx_run(aside), _images(model, CHECKED_BATCHES[-1])
         with torch.no_grad():
             found.append(float(nn.functional.cosine_similarity(run(images), model(images), dim=-1).mean()))

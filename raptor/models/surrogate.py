@@ -192,6 +192,11 @@ class Surrogate(Backbone):
         return len(self.blocks)
 
     @property
+    def exits(self) -> list[int]:
+        """Last layers of the phases: where to leave early, as ``model(images, layer=model.exits[0])``."""
+        return [phase.end for phase in self.blocks.phases]
+
+    @property
     def phase(self) -> Phase:
         """All of depth, as one phase."""
         return Phase(0, self.num_layers)

@@ -13,11 +13,12 @@ import torch
 import raptor
 from raptor.errors import ConfigError, ModelFileError
 from raptor.models.block import BlockConfig
-from raptor.models.export import export_onnx, export_program
+from raptor.models.export import export_int8, export_onnx, export_program
 from raptor.models.io import save
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import phases_of
+from tests.conftest import tiny_spec
 
 ABOUT = {
     "task": "finetune",
@@ -90,6 +91,40 @@ def test_an_onnx_file_reproduces_eager_outputs(tmp_path: Path, surrogate: Surrog
     assert session.get_modelmeta().custom_metadata_map["layers"] == "4"
 
 
+def test_an_int8_file_is_smaller_and_near(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    teacher = Teacher(tiny_spec(embed_dim=64, num_heads=4)).eval()
+    model = Surrogate.of_teacher(teacher, PhaseBlocks(BlockConfig(64, 4, layer_scale=0.3), phases_of([2], 4), seed=0))
+    export_onnx(model, tmp_path / "plain.onnx")
+    cosine = export_int8(model, tmp_path / "int8.onnx")
+    assert 0.99 < cosine <= 1.0001
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * (tmp_path / "plain.onnx").stat().st_size
+    images = torch.randn(5, 1, 8, 8)
+    session = onnxruntime.InferenceSession(str(tmp_path / "int8.onnx"))
+    tokens = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    with torch.no_grad():
+        assert float(torch.nn.functional.cosine_similarity(tokens, model(images), dim=-1).min()) > 0.98
+    with pytest.raises(ConfigError, match=r"mean cosine of .*less than 1\.1: not written"):
+        export_int8(model, tmp_path / "no.onnx", least_cosine=1.1)
+    assert not (tmp_path / "no.onnx").exists()
+
+
+def test_leaving_early_gives_that_layer_and_runs_no_deeper(surrogate: Surrogate) -> None:
+    images = torch.randn(3, 1, 8, 8)
+    assert surrogate.exits == [*surrogate.boundaries, 4]
+    calls: list[int] = []
+    for i, piece in enumerate(surrogate.blocks):
+        piece.block.attn.register_forward_hook(lambda *_, i=i: calls.append(i))
+    with torch.no_grad():
+        layers = surrogate.rollout(surrogate.embed(images))
+        calls.clear()
+        for exit_ in surrogate.exits:
+            torch.testing.assert_close(surrogate.classify(images, exit_), surrogate.head(layers[:, exit_ - 1]))
+            assert len(calls) == exit_
+            calls.clear()
+
+
 def test_an_exported_program_reproduces_eager_outputs(tmp_path: Path, surrogate: Surrogate) -> None:
     export_program(surrogate, tmp_path / "k3.pt2")
     program = torch.export.load(tmp_path / "k3.pt2").module()
@@ -114,4 +149,5 @@ def test_the_export_script(tmp_path: Path, surrogate: Surrogate) -> None:
     done = export("run", "k3.pt2")
     assert done.returncode == 0 and "from the model's own output" in done.stdout, done.stderr
     assert "must end in .onnx or .pt2" in export("run", "k3.pth").stderr
+    assert "--int8 writes .onnx, not k3.pt2" in export("run", "k3.pt2", "--int8").stderr
     assert "does not exist" in export("nowhere", "k3.pt2").stderr
