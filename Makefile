@@ -34,6 +34,9 @@ test: .venv/ready ## Run all tests
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+bench: .venv/ready ## Measure speed and memory against their baselines, half an hour; writes benchmarks.json
+	$(BIN)/python -m benchmarks
+
 lint: .venv/ready-dev ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +48,4 @@ assets: .venv/ready ## Rebuild what ships from runs: the digits ViT, pictures an
 clean: ## Remove the environment and caches, keep runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist
 
-.PHONY: help env demo mini test lint assets clean
+.PHONY: help env demo mini test bench lint assets clean

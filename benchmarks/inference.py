@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import raptor
 from benchmarks.measure import Options, Row, in_turn, more
 from benchmarks.step import new_blocks, random_teacher
 from raptor.models.backbone import Backbone
+from raptor.models.export import export_int8, export_onnx
 from raptor.models.io import save
 from raptor.models.surrogate import Surrogate
 from raptor.partition.phases import phases_of
@@ -38,6 +41,8 @@ def run(options: Options) -> list[Row]:
         rows += _sizes(models, Path(name))
     for batch in [1, 2] if options.quick else [1, 8, 32]:
         rows += _throughput(models, batch, options)
+    if options.device.type == "cpu" and importlib.util.find_spec("onnxruntime"):
+        rows += _onnx(models, 8, options)
     return rows
 
 
@@ -49,6 +54,39 @@ def _sizes(models: dict[str, Backbone], folder: Path) -> list[Row]:
         rows.append(Row(f"k=3 {mlp}, parameters", "teacher", ours, theirs, "million", theirs / ours))
         a, b = size(folder / mlp), size(folder / "teacher")
         rows.append(Row(f"k=3 {mlp}, on disk", "teacher", a, b, "MB", b / a))
+    return rows
+
+
+def _onnx(models: dict[str, Backbone], batch: int, options: Options) -> list[Row]:
+    """The GELU surrogate by onnxruntime, in float32 and in 8 bits."""
+    import onnxruntime
+
+    images, rows = torch.randn(batch, *models["teacher"].input_shape), []
+    runs: dict[str, Callable[[], object]] = {"teacher": lambda: models["teacher"](images)}
+    notes, sizes = {}, {}
+    with tempfile.TemporaryDirectory() as name, torch.inference_mode(False):
+        for kind, export in (("fp32", export_onnx), ("int8", export_int8)):
+            file = Path(name) / f"{kind}.onnx"
+            found = export(models["gelu"], file)
+            notes[kind] = f"tokens at most {found:.0e} off" if kind == "fp32" else f"mean cosine of tokens {found:.4f}"
+            sizes[kind] = file.stat().st_size / 1e6
+            session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+            runs[f"k=3 gelu, ONNX {kind}"] = functools.partial(session.run, None, {"images": images.numpy()})
+        with torch.no_grad():
+            times = in_turn(runs, options)
+    for kind, note in notes.items():
+        name = f"k=3 gelu, ONNX {kind}"
+        rows.append(more(f"{name}, batch {batch}", name, "teacher", times, batch, note))
+    rows.append(
+        Row(
+            "k=3 gelu, ONNX int8, on disk",
+            "ONNX fp32",
+            sizes["int8"],
+            sizes["fp32"],
+            "MB",
+            sizes["fp32"] / sizes["int8"],
+        )
+    )
     return rows
 
 
