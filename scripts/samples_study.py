@@ -81,12 +81,12 @@ TEACHERS = {
         "teacher=clip_vitb16 data=fashion_mnist teacher.options.img_size=64 surrogate.boundaries=[4,9] "
         "trainer.limit_val_batches=2",
         100,
-        (640, 1280, 2560),
+        (640, 1280),
         3,
         1,
         1e-4,
         "recipe.lr=3e-4 recipe.layer_scale=0.1",
-        ("random", "middle", "plain loss", "AdamW", "no growth"),
+        ("AdamW", "no growth", "random"),
     ),
 }
 
