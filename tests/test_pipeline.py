@@ -86,6 +86,34 @@ def test_other_loggers_write_into_the_run_folder(call: Callable[..., None], tmp_
     assert json.loads((folder / "result.json").read_text())["history"]["train/loss"]
 
 
+def test_a_profile_lies_in_the_run_folder(call: Callable[..., None], tmp_path: Path) -> None:
+    call("train", "trainer.profiler=simple", "name=run", *SMOKE)
+    report = (tmp_path / "runs" / "default" / "run" / "profile" / "fit-simple.txt").read_text()
+    assert "run_training_batch" in report and "backward" in report
+
+
+@pytest.mark.parametrize("task", ["distill", "finetune"])
+def test_the_fast_method_trains_both_stages(call: Callable[..., None], tmp_path: Path, task: str) -> None:
+    call("train", "method=fast", f"task={task}", "name=run", "surrogate.boundaries=[4,8]", *SMOKE)
+    before = json.loads((tmp_path / "runs" / "default" / "run" / "result.json").read_text())
+    assert (before["steps"], before["data"]["train"]) == (2, 1437)
+    call(
+        "train",
+        "method=fast",
+        f"task={task}",
+        "name=more",
+        "surrogate.boundaries=[4,8]",
+        *SMOKE,
+        "trainer.max_steps=40",
+    )
+    after = json.loads((tmp_path / "runs" / "default" / "more" / "result.json").read_text())
+
+    def r2(result: dict) -> list[float]:
+        return [value for name, value in result["metrics"].items() if "r2_" in name]
+
+    assert sum(r2(after)) > sum(r2(before))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_bf16_mixed_on_a_gpu_follows_float32(call: Callable[..., None], tmp_path: Path) -> None:

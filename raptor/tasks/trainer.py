@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from raptor.data.module import ImageData
@@ -15,6 +16,12 @@ from raptor.errors import ConfigError
 from raptor.results.run import RunFolder
 from raptor.tasks.callbacks import AtomicCheckpointIO, RunStatus
 from raptor.tasks.execution import Execution
+
+PROFILERS: dict[str, type[Any]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
+}
 
 
 def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Trainer:
@@ -47,6 +54,8 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
         settings["check_val_every_n_epoch"] = None
     execution = Execution(**{key: settings.pop(key, False) for key in ("compile", "recompute")})
     settings.pop("refresh_every", None)  # read by the progress bar
+    if settings["profiler"] is not None:
+        settings["profiler"] = _profiler(settings["profiler"], run)
     callbacks = [RunStatus(run), execution, *(c for c in instantiate(config.callbacks, _convert_="all").values() if c)]
     if not settings["enable_progress_bar"]:
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
@@ -63,6 +72,13 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
+
+
+def _profiler(name: str, run: RunFolder) -> Profiler:
+    """One of Lightning's profilers, writing to ``profile/`` in the run folder; by default the log would swallow it."""
+    if str(name) not in PROFILERS:
+        raise ConfigError(f"trainer.profiler={name!r} is unknown; choose {', '.join(PROFILERS)} or null")
+    return PROFILERS[name](run.path / "profile", name)
 
 
 def _slurm() -> list[SLURMEnvironment]:
