@@ -57,6 +57,8 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
         ("train", ["trainer.precision=16-mixed"], "bf16-mixed"),
         ("train", ["trainer.profiler=magic"], "trainer.profiler='magic' is unknown; choose simple, advanced, pytorch"),
         ("train", ["task=linear_probe", "trainer.recompute=true"], "trainer.recompute=true is for tied blocks"),
+        ("train", ["trainer.compile=perhaps"], "trainer.compile='perhaps': set it to true or false"),
+        ("train", ["trainer.refresh_every=0"], "trainer.refresh_every=0"),
         ("train", ["task.rollout_growth=1.5"], r"task\.rollout_growth=1\.5 is a share"),
         ("train", ["method=fast", "surrogate.block.mlp=swiglu"], "surrogate.start: mlp.fc1 has .*mlp=gelu"),
         ("train", ["method=slow"], "(?s)slow.*fast"),

@@ -186,11 +186,12 @@ class RecurrentBlock(nn.Module):
         self.recompute = (
             False  # compute once more in the backward pass what it needs of the inside, rather than keep it
         )
-        self._compiled: Callable[[Tensor, Factors], Tensor] | None = None
+        self._compiled: Callable[[RecurrentBlock, Tensor, Factors], Tensor] | None = None
 
     def compile_inside(self, backend: str = "inductor") -> None:
         """Compile the block by itself: one graph for all depth indices, since they only enter as factors."""
-        self._compiled = torch.compile(self._inside, backend=backend)
+        # not the bound method, with which a copy of the block would run the original's weights
+        self._compiled = torch.compile(RecurrentBlock._inside, backend=backend)
 
     def factors(self, t: Tensor) -> list[Factors]:
         """Factors of the two branches (LayerScale included) and of the output at each depth index.
@@ -238,10 +239,10 @@ class RecurrentBlock(nn.Module):
 
     def apply_once(self, x_BND: Tensor, factors: Factors) -> Tensor:
         """Apply the block with factors that :meth:`factors` gave, each broadcast over ``(B, N, D)``."""
-        inside = self._compiled or self._inside
+        inside = self._compiled or RecurrentBlock._inside
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(inside, x_BND, factors, use_reentrant=False, preserve_rng_state=False)
-        return inside(x_BND, factors)
+            return checkpoint(inside, self, x_BND, factors, use_reentrant=False, preserve_rng_state=False)
+        return inside(self, x_BND, factors)
 
     def _inside(self, x_BND: Tensor, factors: Factors) -> Tensor:
         f1, f2, f3 = factors

@@ -49,7 +49,7 @@ class Distillation(Task):
         Share of the steps over which w falls from 1 to 0; 0 is a free rollout from the start.
     rollout_growth
         Share of the steps over which rollouts grow from one layer to the whole piece. Until then a piece rolls out in
-        stretches of equal length, each from the teacher's layer at its start. 0 rolls the whole piece out at once.
+        stretches, each from the teacher's layer at its start. 0 rolls the whole piece out at once.
     input_noise
         Standard deviation of noise on the tokens that enter a rollout.
     top1
@@ -115,6 +115,13 @@ class Distillation(Task):
     def clipped_groups(self) -> list[list[nn.Parameter]]:
         """One group for each piece."""
         return [[p for p in piece.parameters() if p.requires_grad] for piece in self.pieces]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Depth scaling apart: it scales channels and is no matrix of the block, whatever its shape makes Muon think."""
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        depth = [p for name, p in trained.items() if ".depth." in name]
+        groups = [{"params": [p for name, p in trained.items() if ".depth." not in name]}]
+        return groups + ([{"params": depth, "use_fallback": True}] if depth else [])
 
     def forcing_weight(self) -> float:
         """Weight w of teacher forcing at this step, 1 to 0."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from raptor.models.block import BlockConfig, RecurrentBlock
 from raptor.models.surrogate import PhaseBlock, PhaseBlocks
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase, phases_of
-from raptor.tasks.execution import Execution
+from raptor.tasks.execution import Execution, Progress, execute
 
 
 def gradients(blocks: PhaseBlocks, x: Tensor) -> list[Tensor]:
@@ -72,6 +74,7 @@ class Some(nn.Module):
 
 
 def test_the_callback_sets_up_tied_blocks_and_the_teachers(teacher: Teacher, block_config: BlockConfig) -> None:
+    teacher.requires_grad_(False)
     trained, frozen = (PhaseBlock(block_config, Phase(0, 4)) for _ in range(2))
     frozen.requires_grad_(False)
     task: Any = Some(teacher, trained, frozen)
@@ -87,6 +90,53 @@ def test_the_callback_sets_up_tied_blocks_and_the_teachers(teacher: Teacher, blo
 def test_recomputing_what_is_not_there_is_refused(teacher: Teacher) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.recompute=true is for tied blocks.*false"):
         Execution(recompute=True).setup(None, Some(teacher), "fit")  # type: ignore[arg-type]
+
+
+def test_a_copy_of_a_compiled_block_has_weights_of_its_own(block_config: BlockConfig) -> None:
+    block = RecurrentBlock(block_config)
+    block.compile_inside(backend="eager")
+    other, x = copy.deepcopy(block), torch.randn(2, 7, 16)
+    for parameter in other.parameters():
+        parameter.data.add_(1.0)
+    assert not torch.allclose(other(x, torch.tensor(1.0)), block(x, torch.tensor(1.0)))
+
+
+def test_a_teacher_that_is_trained_is_not_compiled(teacher: Teacher) -> None:
+    execute(teacher, compile=True)
+    assert all(block._compiled_call_impl is None for block in teacher.blocks)
+    execute(teacher.requires_grad_(False), compile=True)
+    assert all(block._compiled_call_impl is not None for block in teacher.blocks)
+
+
+@pytest.mark.parametrize(("every", "looks"), [(1, 12), (4, 3)])
+def test_the_bar_looks_at_the_loss_every_so_many_steps(every: int, looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = pl.callbacks.RichProgressBar.get_metrics
+
+    def counting(self: Any, trainer: pl.Trainer, module: pl.LightningModule) -> Any:
+        seen.append(trainer.global_step)
+        return real(self, trainer, module)
+
+    monkeypatch.setattr(pl.callbacks.RichProgressBar, "get_metrics", counting)
+
+    class Module(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+
+        def training_step(self, batch: list[Tensor]) -> Tensor:
+            loss = self.layer(batch[0]).mean()
+            self.log("loss", loss, prog_bar=True)
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(12, 2)))
+    quiet: Any = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[Progress(every)], **quiet).fit(Module(), data)
+    steps = [step for step in seen if step]
+    assert looks <= len(set(steps)) <= looks + 1 and len(seen) <= 2 * looks + 4
 
 
 def test_a_gpu_compiles_and_a_cpu_does_not() -> None:
