@@ -47,6 +47,8 @@ def main() -> None:
         parser.error(f"{', '.join(unknown)}: unknown; choose among {', '.join(NAMES)}")
     if arguments.repeats < 1:
         parser.error(f"--repeats={arguments.repeats} starts at 1")
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device={arguments.device}: there is no GPU that torch can use here")
     _quiet()
     options = Options(torch.device(arguments.device), arguments.quick, arguments.repeats)
     console = Console(width=170)

@@ -10,15 +10,17 @@ Operations of every job are counted on shapes; time is operations over what a GP
     decode     JPEGs that one CPU core decodes, resizes and crops in a second (default 100; python -m benchmarks feed)
     cores      CPU cores for each GPU (default 12)
     disk       GB/s that one GPU can read from storage (default 1)
+    storage    GB/s that storage gives to all GPUs together (default 20)
+    source     where distillation takes its layers from: pixels (default: teacher in the step, pixel cache), jpeg
+               (teacher in the step, pictures decoded), bf16 or fp32 (stored layers); probes decode in any case
     check      true: predict steps on this machine from the time of one of them, measure them, print the error
 """
 
 from __future__ import annotations
 
-import heapq
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -26,62 +28,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.operations import Operations, operations
+from benchmarks.table1 import IMAGENET, JPEG, PICTURE, WIDTH, Given, Job, jobs, scaled, stages, wall
 from raptor.files import CONFIGS
 
-IMAGENET, ADE20K, NYUV2 = 1_281_167, 20_210, 50_688  # training images
-PHASES = [(0, 7), (7, 10), (0, 4), (4, 7), (10, 12), (7, 12)]  # of 12 layers; of others in the same shares
-SEEDS, SURROGATES, BACKBONES = 3, 9, 11
-PROBES: dict[str, tuple[int, int | tuple[int, int]]] = {
-    "imagenet": (15 * IMAGENET, 224),
-    "ade20k": (10 * ADE20K, 518),
-    "nyuv2": (25 * NYUV2, (490, 644)),
-}
 KINDS: dict[str, Callable[[str], Any]] = {
     "teacher": str,
+    "source": str,
     "gpus": int,
     "cores": int,
     "check": {"true": True, "false": False}.__getitem__,
 }
-LEAST_BATCH = 8  # images for each GPU, below which its kernels are too small
-
-
-@dataclass(frozen=True)
-class Given:
-    """The keys of the command line."""
-
-    teacher: str = "dinov2_vitb14_reg"
-    gpus: int | None = None
-    tflops: float = 300.0
-    decode: float = 100.0
-    cores: int = 12
-    disk: float = 1.0
-    check: bool = False
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job of the table.
-
-    Attributes
-    ----------
-    stage
-        What it belongs to: jobs of a stage wait for those of the stage before.
-    images
-        That go through it.
-    flops
-        For each image.
-    batch
-        Images in a step.
-    """
-
-    stage: str
-    images: float
-    flops: float
-    batch: int
-
-    def hours(self, tflops: float) -> float:
-        """On one GPU."""
-        return self.images * self.flops / (tflops * 1e12) / 3600
 
 
 def parse(arguments: Iterable[str]) -> Given:
@@ -104,75 +60,26 @@ def parse(arguments: Iterable[str]) -> Given:
             values[key] = KINDS.get(key, float)(value)
         except (ValueError, KeyError):
             sys.exit(f"error: {argument}: no value that {key} can have")
-        if key not in ("teacher", "check") and values[key] <= 0:
+        if key == "source" and value not in ("jpeg", "pixels", *WIDTH):
+            sys.exit(f"error: {argument}: choose jpeg, pixels, {' or '.join(WIDTH)}")
+        if key not in ("teacher", "check", "source") and values[key] <= 0:
             sys.exit(f"error: {argument}: must be above 0")
     return Given(**values)
 
 
-def jobs(name: str, together: bool = False) -> list[Job]:
-    """All jobs of Table 1 with the sizes of the paper's recipe; ``together`` trains six phases in one run."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", ["experiment=table1/surrogates"])
-    images, batch = config.recipe.steps * config.recipe.batch_size, config.recipe.batch_size
-    ops = operations(name, 224)
-    phases = scaled(ops.layers)
-    if together:
-        found = [Job("blocks", images, ops.stage1_together(phases), batch)] * SEEDS
-    else:
-        found = [Job("blocks", images, ops.stage1(*phase), batch) for phase in phases for _ in range(SEEDS)]
-    found += [Job("surrogates", images, ops.stage2(), batch)] * SURROGATES
-    for seen, size in PROBES.values():
-        probed = operations(name, size)
-        found += [Job("probes", seen, probed.surrogate(), 128)] * (BACKBONES - 2)
-        found += [Job("probes", seen, probed.teacher(probed.layers), 128)] * 2
-    return found
-
-
-def scaled(layers: int) -> list[tuple[int, int]]:
-    """The six phases in the shares that they have of 12 layers."""
-    return [(round(start * layers / 12), round(end * layers / 12)) for start, end in PHASES]
-
-
-def makespan(hours: Iterable[float], gpus: int) -> float:
-    """Hours until all jobs of a stage are done, longest first, one GPU for each."""
-    free = [0.0] * gpus
-    for job in sorted(hours, reverse=True):
-        heapq.heappush(free, heapq.heappop(free) + job)
-    return max(free)
-
-
-def share(stage: list[Job], gpus: int) -> int:
-    """GPUs for each job of a stage: more than one only where jobs are fewer than GPUs and the batch allows it."""
-    most = 1 if stage[0].stage == "probes" else min(gpus // len(stage), stage[0].batch // LEAST_BATCH)  # those take one
-    return max(n for n in range(1, max(most, 1) + 1) if stage[0].batch % n == 0)
-
-
-def stages(found: list[Job]) -> dict[str, list[Job]]:
-    """Jobs by stage, in order."""
-    return {name: [job for job in found if job.stage == name] for name in ("blocks", "surrogates", "probes")}
-
-
-def wall(found: list[Job], gpus: int, tflops: float) -> dict[str, tuple[float, int]]:
-    """For each stage the hours it takes and the GPUs of each of its jobs, DDP taken to scale evenly."""
-    result = {}
-    for name, stage in stages(found).items():
-        each = share(stage, gpus)
-        result[name] = makespan((job.hours(tflops) / each for job in stage), gpus // each), each
-    return result
-
-
 def work_table(given: Given, name: str) -> Table:
     """GPU hours by stage, six phases apart and together."""
-    table = Table(
-        "stage", "jobs", "EFLOP", "GPU hours", "longest job (h)", title=f"Table 1 of {name}", title_justify="left"
-    )
-    for title, together in (("", False), (" (phases=all)", True)):
-        for stage, of_stage in stages(jobs(name, together)).items():
+    table = Table("stage", "jobs", "EFLOP", "GPU hours", "longest job (h)", "reads (TB)")
+    table.title, table.title_justify = f"Table 1 of {name}, source={given.source}", "left"
+    for title, together in (("", False), (" (six phases in a run)", True)):
+        for stage, of_stage in stages(jobs(name, given.source, together)).items():
             if together and stage != "blocks":
                 continue
-            hours = [job.hours(given.tflops) for job in of_stage]
+            hours = [job.hours(given) for job in of_stage]
             work = sum(job.images * job.flops for job in of_stage) / 1e18
-            table.add_row(stage + title, str(len(of_stage)), f"{work:,.0f}", f"{sum(hours):,.0f}", f"{max(hours):,.1f}")
+            read = sum(job.images * job.bytes for job in of_stage) / 1e12
+            cells = (f"{work:,.0f}", f"{sum(hours):,.0f}", f"{max(hours):,.1f}", f"{read:,.1f}")
+            table.add_row(stage + title, str(len(of_stage)), *cells)
     return table
 
 
@@ -184,12 +91,11 @@ def feed_table(given: Given, ops: Operations) -> Table:
     online = given.tflops * 1e12 / ops.stage1(*first)
     stored = given.tflops * 1e12 / (ops.stage1(*first) - ops.teacher(first[1]))
     layer = ops.tokens * ops.width
-    picture, jpeg = 3 * 224 * 224, 110_000  # bytes; JPEGs of ImageNet-1k are 110 kB on average
     kinds = [
-        ("online, JPEG", jpeg, jpeg, online, True),
-        ("online, pixel cache", picture, picture, online, False),
-        ("layers in bf16", 2 * layer * (ops.layers + 1), 2 * layer * (first[1] + 1), stored, False),
-        ("layers in fp32", 4 * layer * (ops.layers + 1), 4 * layer * (first[1] + 1), stored, False),
+        ("jpeg", JPEG, JPEG, online, True),
+        ("pixels", PICTURE, PICTURE, online, False),
+        ("bf16", 2 * layer * (ops.layers + 1), 2 * layer * (first[1] + 1), stored, False),
+        ("fp32", 4 * layer * (ops.layers + 1), 4 * layer * (first[1] + 1), stored, False),
     ]
     for name, kept, read, rate, decoded in kinds:
         cores = rate / given.decode if decoded else 0.0
@@ -204,30 +110,42 @@ def feed_table(given: Given, ops: Operations) -> Table:
 
 def scale_table(given: Given, name: str) -> Table:
     """Wall time by number of GPUs, and what binds there."""
-    table = Table("GPUs", "blocks (h)", "surrogates (h)", "probes (h)", "all (h)", "busy", "binds", "set")
+    table = Table("GPUs", "blocks", "blocks (h)", "surrogates (h)", "probes (h)", "all (h)", "busy", "binds", "set")
     table.title, table.title_justify = "Wall time", "left"
     for gpus in [given.gpus] if given.gpus else [8, 64, 512]:
         for together in (False, True):
-            found = jobs(name, together)
-            by_stage = wall(found, gpus, given.tflops)
+            found = jobs(name, given.source, together)
+            by_stage = wall(found, gpus, given)
             total = sum(hours for hours, _ in by_stage.values())
-            busy = sum(job.hours(given.tflops) for job in found) / gpus / total
+            busy = sum(job.images * job.flops for job in found) / (given.tflops * 1e12) / 3600 / gpus / total
             cells = [f"{hours:,.1f}" for hours, _ in by_stage.values()]
-            binds, advice = verdict(by_stage, busy, together)
-            table.add_row(str(gpus), *cells, f"{total:,.1f}", f"{busy:.0%}", binds, advice)
+            how = "six in a run" if together else "one in a run"
+            table.add_row(
+                str(gpus), how, *cells, f"{total:,.1f}", f"{busy:.0%}", *verdict(given, found, by_stage, gpus)
+            )
     return table
 
 
-def verdict(by_stage: dict[str, tuple[float, int]], busy: float, together: bool) -> tuple[str, str]:
-    """What holds the table up, and what to set."""
-    phases = "surrogate.phases=all" if together else "a job for each phase"
-    each = ", ".join(f"{stage} {n}" for stage, (_, n) in by_stage.items() if n > 1)
-    setting = phases + (f"; trainer=ddp_bf16 trainer.devices: {each}" if each else "; trainer=gpu_bf16")
-    if busy > 0.8:
-        return "operations", setting
-    if each:
-        return f"batch of 64 in parts of {LEAST_BATCH}", setting
-    return "fewer jobs than GPUs, or a last long one", setting
+def verdict(given: Given, found: list[Job], by_stage: dict[str, tuple[float, int]], gpus: int) -> tuple[str, str]:
+    """What holds up the longest stage, and what to set."""
+    slowest = max(by_stage, key=lambda stage: by_stage[stage][0])
+    of_stage = stages(found)[slowest]
+    each = by_stage[slowest][1]
+    longest = max(of_stage, key=lambda job: job.hours(given, gpus))
+    rates = longest.rates(given, min(gpus, each * len(of_stage)))
+    limit = min(rates, key=lambda key: rates[key])
+    binds = f"{slowest}: {limit}"
+    if gpus > each * len(of_stage):
+        why = "a probe takes one" if slowest == "probes" else f"a batch of {longest.batch} has no more parts"
+        binds += f"; {gpus - each * len(of_stage)} GPUs idle, for {why}"
+    several = [f"{n} in {stage}" for stage, (_, n) in by_stage.items() if n > 1]
+    setting = f"trainer=ddp_bf16, trainer.devices: {', '.join(several)}" if several else "trainer=gpu_bf16"
+    advice = {
+        "decoding": "a pixel cache, or more cores a GPU",
+        "disk": "source=pixels",
+        "shared storage": "source=pixels",
+    }
+    return binds, setting + (f"; {advice[limit]}" if limit in advice and "probes" not in binds else "")
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ import torch
 from rich.table import Table
 
 from benchmarks.measure import Options, in_turn
-from benchmarks.operations import operations
+from benchmarks.operations import PHASES, operations
 from benchmarks.step import Step, new_blocks, random_teacher
-from benchmarks.together import PHASES, step_on_images
+from benchmarks.together import step_on_images
 from raptor.data.sources import Online
 from raptor.partition.phases import phases_of
 
@@ -31,7 +31,7 @@ def check(repeats: int = 3) -> Table:
     def stage2() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             acts = Online().activations(teacher, images, range(13))
-        whole([acts[layer] for layer in range(13)])
+        whole(acts)
 
     def forward(model: torch.nn.Module) -> Callable[[], object]:
         def call() -> None:
@@ -44,7 +44,7 @@ def check(repeats: int = 3) -> Table:
     runs: dict[str, tuple[Callable[[], object], float]] = {
         "stage 2 (sets the rate)": (stage2, ops.stage2()),
         "stage 1, 0-7, rollout": (lambda: alone(images), ops.stage1(0, 7, 0.0)),
-        "stage 1, six phases, rollout": (lambda: together(images), ops.stage1_together([(*p,) for p in PHASES], 0.0)),
+        "stage 1, six phases, rollout": (lambda: together(images), ops.stage1_together(PHASES, 0.0)),
         "teacher, forward": (forward(teacher), ops.teacher(12)),
         "surrogate, forward": (forward(surrogate), ops.surrogate()),
     }

@@ -1,38 +1,41 @@
 """Whether data or compute is the limit: images per second of the loader alone, of a stage 1 run alone, and of both.
 
-JPEG photographs of ImageNet's usual size are made in a temporary folder. Each end-to-end row is a training by Lightning
-that takes its layers from the teacher in the step (pictures decoded, or from the pixel cache), from a store, or from
-memory, which is the floor: nothing but the step.
+JPEG photographs of ImageNet's usual size are made in a temporary folder, few enough to stay in the page cache: disks
+are not measured. Each end-to-end row is a training by Lightning that takes its layers from the teacher in the step
+(pictures decoded, or from the pixel cache), from a store, or from memory, which is the floor: nothing but the step.
 """
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
+from torch.utils.data import RandomSampler
 
-from benchmarks.measure import Options, Row, synchronize
+from benchmarks.measure import Options, Row, StepTimes
+from benchmarks.operations import PHASES
 from benchmarks.step import random_teacher
+from raptor.data.module import ImageData
 from raptor.data.sources import Activations, ActivationSource, Online
 from raptor.errors import from_node
 from raptor.files import CONFIGS
 from raptor.models.io import save
 from raptor.models.teacher import Teacher
+from raptor.tasks.execution import Execution
 from raptor.tasks.partitioning import SurrogateOptions
 
-WARM, PHASE = 2, [0, 7]
+WARM, PHASE = 2, list(PHASES[0])
 
 
 class InMemory(ActivationSource):
@@ -50,21 +53,16 @@ class InMemory(ActivationSource):
         return self._acts
 
 
-class StepTimes(pl.Callback):
-    """Time of each step from the end of the one before it, so that waiting for data counts."""
+class SameBatch:
+    """One batch of pictures, whatever is asked for: a feed that costs nothing."""
 
-    def __init__(self) -> None:
-        self.ends: list[float] = []
+    def __init__(self, data: ImageData) -> None:
+        samples = [data.train_images[i] for i in range(data.batch_size)]
+        self.batch = (torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples]))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Note the time."""
-        synchronize(trainer.strategy.root_device)
-        self.ends.append(time.perf_counter())
-
-    @property
-    def median(self) -> float:
-        """Median of the steps after the first few."""
-        return statistics.median(np.diff(self.ends)[WARM - 1 :])
+    def __getitems__(self, draws: Any) -> Any:
+        """The batch."""
+        return self.batch
 
 
 def write_pictures(root: Path, count: int, quick: bool) -> None:
@@ -82,8 +80,10 @@ def write_pictures(root: Path, count: int, quick: bool) -> None:
             Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.jpg", quality=85)
 
 
-def train_seconds(overrides: list[str], steps: int, source: ActivationSource | None, options: Options) -> float:
-    """Median time of a step of stage 1, data included."""
+def train_seconds(
+    overrides: list[str], steps: int, options: Options, source: ActivationSource | None = None, same: bool = False
+) -> float:
+    """Median time of a step of stage 1, data included; ``same`` feeds one batch over and over."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         trainer = "gpu_bf16" if options.device.type == "cuda" else "cpu"
         config = compose("train", ["task=distill", f"surrogate.phases=[{PHASE}]", f"trainer={trainer}", *overrides])
@@ -91,6 +91,8 @@ def train_seconds(overrides: list[str], steps: int, source: ActivationSource | N
     data = instantiate(config.data, _convert_="all")
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     data.steps = steps + WARM
+    if same:
+        data.train_samples, data.num_workers = SameBatch(data), 0
     surrogate: Any = OmegaConf.to_container(config.surrogate, resolve=True)
     task = instantiate(config.task, _partial_=True, _convert_="all")(
         teacher=teacher,
@@ -111,30 +113,30 @@ def train_seconds(overrides: list[str], steps: int, source: ActivationSource | N
         limit_val_batches=0,
         gradient_clip_val=1.0,
         enable_checkpointing=False,
-        callbacks=[times],
+        callbacks=[times, Execution(compile=config.trainer.compile)],
         use_distributed_sampler=False,
         **quiet,
     )
     trainer_.fit(task, datamodule=data)
-    return times.median
+    return times.median(WARM)
 
 
 def loader_seconds(overrides: list[str], batches: int) -> float:
-    """Median time until the next batch of pictures, with nobody else at work."""
+    """Mean time until the next batch with nobody else at work, once the workers' first batches are used up."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train", overrides)
     data, teacher = (instantiate(config[key], _convert_="all") for key in ("data", "teacher"))
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
+    ahead = 1 + 2 * data.num_workers  # that are made before the first is asked for
+    batches = max(batches, 2 * ahead)
+    draws = RandomSampler(data.train_images, replacement=True, num_samples=(ahead + batches) * data.batch_size)
+    iterator = iter(data.loader(data.train_images, batch_size=data.batch_size, sampler=draws))
+    for _ in range(ahead):
+        next(iterator)
     begin = time.perf_counter()
-    count = 0
-    loader = data.loader(data.train_images, batch_size=data.batch_size)
-    iterator = iter(loader)
-    next(iterator)  # workers have started
-    begin = time.perf_counter()
-    for count, _ in enumerate(iterator, start=1):
-        if count == batches:
-            break
-    return (time.perf_counter() - begin) / count
+    for _ in iterator:
+        pass
+    return (time.perf_counter() - begin) / batches
 
 
 def run(options: Options) -> list[Row]:
@@ -169,14 +171,27 @@ def run(options: Options) -> list[Row]:
         common += [f"data.batch_size={batch}"]
         cached = [*common, f"data.pixels={folder}/pixels"]
         stored = ["activations=cached", f"activations.store={folder}/layers"]
-        alone = {"JPEG": loader_seconds(common, 3), "pixel cache": loader_seconds(cached, 3)}
+        alone = {"JPEG": loader_seconds(common, 4), "pixel cache": loader_seconds(cached, 4)}
+        floor = train_seconds(cached, steps, options, InMemory(), same=True)
+        compute = train_seconds(cached, steps, options, same=True)
         together = {
-            "memory": train_seconds(cached, steps, InMemory(), options),
-            "online, JPEG": train_seconds(common, steps, None, options),
-            "online, pixel cache": train_seconds(cached, steps, None, options),
-            "store of layers, bf16": train_seconds([*common, *stored], steps, None, options),
+            "online, JPEG": train_seconds(common, steps, options),
+            "online, pixel cache": train_seconds(cached, steps, options),
+            "store of layers, bf16": train_seconds([*common, *stored], steps, options),
         }
-    return _rows(alone, together, batch, workers)
+    note = f"{workers} workers, batch {batch}, page cache warm"
+
+    def rate(what: str, baseline: str, ours: float, theirs: float, note: str = note) -> Row:
+        return Row(what, baseline, batch / ours, batch / theirs, "images/s", theirs / ours, note)
+
+    rows = [rate(f"stage 1, {name}", "layers in memory", each, floor) for name, each in together.items()]
+    rows.append(rate("stage 1, online, the same pictures", "layers in memory", compute, floor))
+    for kind, each in alone.items():
+        limit = "data" if each > compute else "compute"
+        rows.append(
+            rate(f"loader alone, {kind}", "stage 1 on the same pictures", each, compute, f"the limit is {limit}")
+        )
+    return rows
 
 
 def _extract(common: list[str], *overrides: str) -> None:
@@ -184,29 +199,3 @@ def _extract(common: list[str], *overrides: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"raptor.extract failed: {done.stdout[-1500:]}{done.stderr[-1500:]}")
-
-
-def _rows(alone: Mapping[str, float], together: Mapping[str, float], batch: int, workers: int) -> list[Row]:
-    floor, rows = together["memory"], []
-    for name, each in together.items():
-        if name != "memory":
-            note = f"{workers} workers, batch {batch}"
-            rows.append(
-                Row(f"stage 1, {name}", "layers in memory", batch / each, batch / floor, "images/s", floor / each, note)
-            )
-    for kind, online in (("JPEG", "online, JPEG"), ("pixel cache", "online, pixel cache")):
-        each = alone[kind]
-        limit = "data" if each > together[online] else "compute"
-        note = f"{workers} workers; the limit of that run is {limit}"
-        rows.append(
-            Row(
-                f"loader alone, {kind}",
-                f"stage 1, {online}",
-                batch / each,
-                batch / together[online],
-                "images/s",
-                together[online] / each,
-                note,
-            )
-        )
-    return rows

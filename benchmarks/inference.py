@@ -1,4 +1,7 @@
-"""A surrogate against its teacher: latency and throughput by batch, memory, size on disk, bf16 and int8, early exit."""
+"""A surrogate against its teacher: latency, throughput, parameters, size on disk, bf16 and int8, early exit.
+
+Memory of a forward is in benchmarks/memory.py. Baselines run in the same precision, by the same runtime, but for int8.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import functools
 import importlib.util
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 import raptor
-from benchmarks.measure import Options, Row, in_turn, more
+from benchmarks.measure import Options, Row, faster, in_turn, more
 from benchmarks.step import new_blocks, random_teacher
+from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.export import export_int8, export_onnx
 from raptor.models.io import save
@@ -57,39 +62,6 @@ def _sizes(models: dict[str, Backbone], folder: Path) -> list[Row]:
     return rows
 
 
-def _onnx(models: dict[str, Backbone], batch: int, options: Options) -> list[Row]:
-    """The GELU surrogate by onnxruntime, in float32 and in 8 bits."""
-    import onnxruntime
-
-    images, rows = torch.randn(batch, *models["teacher"].input_shape), []
-    runs: dict[str, Callable[[], object]] = {"teacher": lambda: models["teacher"](images)}
-    notes, sizes = {}, {}
-    with tempfile.TemporaryDirectory() as name, torch.inference_mode(False):
-        for kind, export in (("fp32", export_onnx), ("int8", export_int8)):
-            file = Path(name) / f"{kind}.onnx"
-            found = export(models["gelu"], file)
-            notes[kind] = f"tokens at most {found:.0e} off" if kind == "fp32" else f"mean cosine of tokens {found:.4f}"
-            sizes[kind] = file.stat().st_size / 1e6
-            session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-            runs[f"k=3 gelu, ONNX {kind}"] = functools.partial(session.run, None, {"images": images.numpy()})
-        with torch.no_grad():
-            times = in_turn(runs, options)
-    for kind, note in notes.items():
-        name = f"k=3 gelu, ONNX {kind}"
-        rows.append(more(f"{name}, batch {batch}", name, "teacher", times, batch, note))
-    rows.append(
-        Row(
-            "k=3 gelu, ONNX int8, on disk",
-            "ONNX fp32",
-            sizes["int8"],
-            sizes["fp32"],
-            "MB",
-            sizes["fp32"] / sizes["int8"],
-        )
-    )
-    return rows
-
-
 def _throughput(models: dict[str, Backbone], batch: int, options: Options) -> list[Row]:
     images = torch.randn(batch, *models["teacher"].input_shape, device=options.device)
 
@@ -101,9 +73,48 @@ def _throughput(models: dict[str, Backbone], batch: int, options: Options) -> li
 
         return call
 
-    runs = {"teacher": of(models["teacher"])}
+    runs = {"teacher": of(models["teacher"]), "teacher, bf16": of(models["teacher"], bf16=True)}
     runs |= {f"k=3 {mlp}": of(models[mlp]) for mlp in ("swiglu", "gelu")}
     runs |= {f"k=3 gelu, out at layer {layer}": of(models["gelu"], layer) for layer in BOUNDARIES}
-    runs |= {"k=3 gelu, bf16 autocast": of(models["gelu"], bf16=True)}
-    times = in_turn(runs, options)
-    return [more(f"{name}, batch {batch}", name, "teacher", times, batch) for name in runs if name != "teacher"]
+    runs |= {"k=3 gelu, bf16": of(models["gelu"], bf16=True)}
+    return _rows(runs, batch, options, {name: "teacher, bf16" if name.endswith("bf16") else "teacher" for name in runs})
+
+
+def _rows(
+    runs: dict[str, Callable[[], object]], batch: int, options: Options, baselines: dict[str, str], note: str = ""
+) -> list[Row]:
+    """Latency for single images, throughput for batches."""
+    times, rows = in_turn(runs, options), []
+    for name, baseline in baselines.items():
+        if name != baseline:
+            what = f"{name}, batch {batch}"
+            row = faster(what, name, baseline, times) if batch == 1 else more(what, name, baseline, times, batch)
+            rows.append(replace(row, note=note))
+    return rows
+
+
+def _onnx(models: dict[str, Backbone], batch: int, options: Options) -> list[Row]:
+    """The GELU surrogate in 8 bits, by onnxruntime, against the surrogate and the teacher in float32 there."""
+    import onnxruntime
+
+    images = torch.randn(batch, *models["teacher"].input_shape).numpy()
+    with tempfile.TemporaryDirectory() as name:
+        files = {kind: Path(name) / f"{kind}.onnx" for kind in ("teacher", "k=3", "k=3, int8")}
+        export_onnx(models["teacher"], files["teacher"], tolerance=1e-2)
+        export_onnx(models["gelu"], files["k=3"], tolerance=1e-2)
+        try:
+            note = f"cosine of tokens {export_int8(models['gelu'], files['k=3, int8']):.4f}"
+        except ConfigError as error:
+            return [Row("k=3, int8", "k=3", float("nan"), float("nan"), "", float("nan"), str(error))]
+        sizes = {kind: file.stat().st_size / 1e6 for kind, file in files.items()}
+        sessions = {
+            k: onnxruntime.InferenceSession(str(f), providers=["CPUExecutionProvider"]) for k, f in files.items()
+        }
+        runs: dict[str, Callable[[], object]] = {
+            f"ONNX {kind}": functools.partial(session.run, None, {"images": images})
+            for kind, session in sessions.items()
+        }
+        baselines = {"ONNX k=3": "ONNX teacher", "ONNX k=3, int8": "ONNX teacher"}
+        rows = _rows(runs, batch, options, baselines, note)
+    ratio = sizes["k=3"] / sizes["k=3, int8"]
+    return [*rows, Row("ONNX k=3, int8, on disk", "ONNX k=3", sizes["k=3, int8"], sizes["k=3"], "MB", ratio, note)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import platform
 import statistics
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from rich.table import Table
 
@@ -105,6 +107,22 @@ def in_turn(runs: Mapping[str, Callable[[], object]], options: Options, warm: in
             if turn >= warm:
                 times[name].append(elapsed)
     return times
+
+
+class StepTimes(pl.Callback):
+    """Time of each step of a training, from the end of the one before it, so that waiting for data counts."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Note the time."""
+        synchronize(trainer.strategy.root_device)
+        self._ends.append(time.perf_counter())
+
+    def median(self, warm: int) -> float:
+        """Median of the steps after the first ``warm`` ones."""
+        return statistics.median(b - a for a, b in itertools.pairwise(self._ends[warm - 1 :]))
 
 
 def faster(

@@ -1,40 +1,38 @@
-"""Peak memory of a stage 2 step, with and without activation checkpointing, against the official recipe's step.
+"""Peak memory of a stage 2 step, with and without activation checkpointing, against the official step; of a forward.
 
 Each measurement is a process of its own, since memory that was once taken is seldom given back.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from benchmarks.measure import Options, Row
+from benchmarks.measure import Options, Row, release
 from benchmarks.official import OfficialStep
 from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
+from raptor.models.surrogate import Surrogate
 from raptor.partition.phases import phases_of
+from raptor.tasks.execution import execute
 
 STEPS = 2  # the optimiser takes its memory in the first
 KINDS = ("official", "plain", "recompute", "recompute bf16")
+FORWARD = ("teacher, forward", "surrogate, forward")
 
 
 def peak(kind: str, batch: int, options: Options) -> tuple[float, float]:
-    """Bytes at the peak of a step, and those before the first one: the activations of the teacher and the weights."""
-    teacher = random_teacher(options)
-    phases, acts = phases_of([7, 10], teacher.num_layers), activations(teacher, batch)
-    blocks = new_blocks(teacher, phases)
-    del teacher.blocks[:]
-    for piece in blocks:
-        piece.block.recompute = kind.startswith("recompute")
-    step = (
-        OfficialStep(blocks, teacher.layout, WEIGHTS)
-        if kind == "official"
-        else Step(teacher, blocks, bf16=kind.endswith("bf16"))
-    )
+    """Bytes at the peak of a step, and those before the first one (weights, and the teacher's layers)."""
+    step = _prepared(kind, batch, options)
+    _trim()
     if options.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = float(torch.cuda.memory_allocated())
@@ -42,10 +40,36 @@ def peak(kind: str, batch: int, options: Options) -> tuple[float, float]:
         before = _resident()
         _forget_peak()
     for _ in range(STEPS):
-        step(acts)
+        step()
     if options.device.type == "cuda":
         return float(torch.cuda.max_memory_allocated()), before
     return _peak(), before
+
+
+def _prepared(kind: str, batch: int, options: Options) -> Callable[[], object]:
+    """What is measured, with nothing beside it that it does not need."""
+    teacher = random_teacher(options)
+    phases = phases_of([7, 10], teacher.num_layers)
+    if kind in FORWARD:
+        images = torch.randn(batch, *teacher.input_shape, device=options.device)
+        model = (
+            teacher if kind == FORWARD[0] else Surrogate.of_teacher(teacher, new_blocks(teacher, phases, mlp="gelu"))
+        )
+        return torch.inference_mode()(functools.partial(model, images))
+    acts, blocks = activations(teacher, batch), new_blocks(teacher, phases)
+    del teacher.blocks[:]
+    if kind == "official":
+        return functools.partial(OfficialStep(blocks, teacher.layout, WEIGHTS), acts)
+    step = Step(teacher, blocks, bf16=kind.endswith("bf16"))
+    execute(blocks, recompute=kind.startswith("recompute"))
+    return functools.partial(step, acts)
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, so that the step cannot take it unseen."""
+    release(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _status(key: str) -> float:
@@ -71,18 +95,20 @@ def _forget_peak() -> None:
 def run(options: Options) -> list[Row]:
     """Whole process, and what a step adds to it."""
     batch = 2 if options.quick else 16 if options.device.type == "cpu" else 64
-    found = {kind: _elsewhere(kind, batch, options) for kind in KINDS}
+    found = {kind: _elsewhere(kind, batch, options) for kind in (*KINDS, *FORWARD)}
     rows = []
-    for kind in KINDS[1:]:
-        ours, theirs = found[kind], found["official"]
-        for i, what in enumerate(("process", "what a step adds")):
+    for kind in (*KINDS[1:], FORWARD[1]):
+        baseline = FORWARD[0] if kind in FORWARD else KINDS[0]
+        ours, theirs = found[kind], found[baseline]
+        name = f"k=3, batch {batch}, {kind}" if kind in FORWARD else f"stage 2, k=3, batch {batch}, {kind}"
+        for i, what in enumerate(("process", "what it adds")):
             a, b = ((total - before if i else total) / 1e6 for total, before in (ours, theirs))
-            rows.append(Row(f"stage 2, k=3, batch {batch}, {kind}: {what}", "official step", a, b, "MB", b / a))
+            rows.append(Row(f"{name}: {what}", baseline, a, b, "MB", b / a))
     return rows
 
 
 def _elsewhere(kind: str, batch: int, options: Options) -> tuple[float, float]:
-    arguments = [kind, str(batch), options.device.type, str(int(options.quick))]
+    arguments = [kind, str(batch), str(options.device), str(int(options.quick))]
     command = [sys.executable, "-m", "benchmarks.memory", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

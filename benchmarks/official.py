@@ -6,7 +6,7 @@ types one by one, AdamW without fusing. The mathematics is that of :class:`rapto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -43,9 +43,9 @@ class OfficialBlock(nn.Module):
             self.attn.in_proj_weight.copy_(ours.attn.qkv.weight)
             self.attn.in_proj_bias.copy_(ours.attn.qkv.bias)
 
-    def forward(self, x_BND: Tensor, t: float) -> Tensor:
-        """Produce layer t."""
-        s1, s2, s3 = (1 + self.t_scale(x_BND.new_tensor([t]))).chunk(3)
+    def forward(self, x_BND: Tensor, t: Tensor) -> Tensor:
+        """Produce layer t, a tensor of one number."""
+        s1, s2, s3 = (1 + self.t_scale(t)).chunk(3)
         h = self.norm1(x_BND)
         x = x_BND + s1 * self.gamma1 * self.attn(h, h, h)[0]
         gate, value = self.fc1(self.norm2(x)).chunk(2, dim=-1)
@@ -74,6 +74,7 @@ class OfficialStep:
         self.phases = blocks.phases
         self.blocks = nn.ModuleList(OfficialBlock(piece.block) for piece in blocks).to(device)
         self.layout, self.weights = layout, weights
+        self.t = [torch.tensor([float(layer)], device=device) for layer in range(self.phases[-1].end + 1)]
         self.optimizer = torch.optim.AdamW(self.blocks.parameters(), lr=lr, weight_decay=1e-4)
 
     def loss_of(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -85,25 +86,25 @@ class OfficialStep:
             [w * F.mse_loss(select(pred, kind), select(target, kind)) for kind, w in self.weights.items() if w]
         ).sum()
 
-    def rollout(self, acts: Sequence[Tensor]) -> Tensor:
+    def rollout(self, acts: Mapping[int, Tensor]) -> Tensor:
         """Loss of the rollout over all phases, from the teacher's layer 0."""
         x, losses = acts[self.phases[0].start], []
         for block, phase in zip(self.blocks, self.phases, strict=True):
             for layer in range(phase.start + 1, phase.end + 1):
-                x = block(x, float(layer))
+                x = block(x, self.t[layer])
                 losses.append(self.loss_of(x, acts[layer]))
         return torch.stack(losses).mean()
 
-    def forced(self, acts: Sequence[Tensor]) -> Tensor:
+    def forced(self, acts: Mapping[int, Tensor]) -> Tensor:
         """Loss of teacher forcing."""
         losses = [
-            self.loss_of(block(acts[layer - 1], float(layer)), acts[layer])
+            self.loss_of(block(acts[layer - 1], self.t[layer]), acts[layer])
             for block, phase in zip(self.blocks, self.phases, strict=True)
             for layer in range(phase.start + 1, phase.end + 1)
         ]
         return torch.stack(losses).mean()
 
-    def __call__(self, acts: Sequence[Tensor], forcing: float = 0.0) -> Tensor:
+    def __call__(self, acts: Mapping[int, Tensor], forcing: float = 0.0) -> Tensor:
         """One step with this weight of teacher forcing; returns the loss before it."""
         loss = (1 - forcing) * self.rollout(acts)
         if forcing > 0:

@@ -11,6 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from raptor.models.block import BlockConfig, RecurrentBlock
 from raptor.models.vit import ViTSpec
 
+PHASES = [(0, 7), (7, 10), (0, 4), (4, 7), (10, 12), (7, 12)]  # of Table 1
+ANNEALED = 0.25  # share of the steps of stage 1 in which teacher forcing runs beside the rollout
+
 
 @dataclass(frozen=True)
 class Operations:
@@ -38,11 +41,11 @@ class Operations:
     block: float
     block_trained: float
 
-    def stage1(self, start: int, end: int, annealed: float = 0.25) -> float:
+    def stage1(self, start: int, end: int, annealed: float = ANNEALED) -> float:
         """Stage 1 on one phase, teacher in the step; in a share of the steps teacher forcing runs as well."""
         return self.teacher(end) + (1 + annealed) * (end - start) * self.block_trained
 
-    def stage1_together(self, phases: list[tuple[int, int]], annealed: float = 0.25) -> float:
+    def stage1_together(self, phases: list[tuple[int, int]], annealed: float = ANNEALED) -> float:
         """Stage 1 on several phases in one run, off one pass of the teacher."""
         steps = sum(end - start for start, end in phases)
         return self.teacher(max(end for _, end in phases)) + (1 + annealed) * steps * self.block_trained

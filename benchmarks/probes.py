@@ -7,7 +7,6 @@ noise, since time does not depend on them.
 from __future__ import annotations
 
 import statistics
-import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,10 +14,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from pytorch_lightning import Callback
 from torch.utils.data import TensorDataset
 
-from benchmarks.measure import Options, Row
+from benchmarks.measure import Options, Row, StepTimes
 from raptor.data.module import ImageData
 from raptor.files import CONFIGS
 from raptor.tasks.build import depth_probe, linear_probe, segmentation_probe
@@ -50,21 +48,6 @@ class Noise(ImageData):
         targets = torch.rand(self.batch_size, *self.shape) * (self._classes or 10)
         data = TensorDataset(images, targets if self.target == "depth" else targets.long())
         return data, data
-
-
-class StepTimes(Callback):
-    """Seconds of each training step: forward, backward, clipping and update."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        """Begin."""
-        self._begin = time.perf_counter()
-
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """End."""
-        self.seconds.append(time.perf_counter() - self._begin)
 
 
 def step_seconds(protocol: str, heads: int, steps: int, exact: bool = False) -> float:
@@ -111,7 +94,7 @@ def step_seconds(protocol: str, heads: int, steps: int, exact: bool = False) -> 
         **quiet,
     )
     trainer.fit(task, datamodule=data)
-    return statistics.median(times.seconds[WARM:])
+    return times.median(WARM)
 
 
 def run(options: Options) -> list[Row]:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Options, Row, faster, in_turn, matmul_ceiling, release, seconds
 from benchmarks.official import OfficialStep
+from benchmarks.operations import PHASES, count
+from raptor.data.sources import Activations, Online
 from raptor.models.block import BlockConfig
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.models.vit import ViTSpec
 from raptor.partition.phases import Phase, phases_of
 from raptor.tasks.distillation import Distillation
+from raptor.tasks.execution import execute
 from raptor.tasks.losses import TokenMSE, WeightedTokenMSE
 
 WEIGHTS = {"cls": 0.45, "registers": 0.10, "patches": 0.45}
-PHASE = Phase(0, 7)  # the longest of Table 1
+PHASE = Phase(*PHASES[0])  # the longest of Table 1
 BASELINE = "official step"
 
 
@@ -53,12 +55,23 @@ class Step:
         Weight of teacher forcing.
     whole
         Whether the blocks are one surrogate.
+    compile
+        Whether blocks are compiled; None: on a GPU under bf16, as ``trainer=gpu_bf16`` does.
     """
 
     def __init__(
-        self, teacher: Teacher, blocks: PhaseBlocks, *, bf16: bool = False, forcing: float = 0.0, whole: bool = True
+        self,
+        teacher: Teacher,
+        blocks: PhaseBlocks,
+        *,
+        bf16: bool = False,
+        forcing: float = 0.0,
+        whole: bool = True,
+        compile: bool | None = None,
     ) -> None:
         self.device = next(blocks.parameters()).device
+        self.compiled = compile if compile is not None else bf16 and self.device.type == "cuda"
+        execute(blocks, compile=self.compiled)
         model = Surrogate.of_teacher(teacher, blocks) if whole else blocks
         loss: Any = WeightedTokenMSE(**WEIGHTS) if whole else TokenMSE()
         self.task = Fixed(teacher, model, loss, top1=False, name="", optimizer=_adamw, schedule=None, seed=0)
@@ -67,11 +80,10 @@ class Step:
         self.optimizer = _adamw(self.parameters)
         self.bf16 = bf16
 
-    def __call__(self, acts: Sequence[Tensor]) -> Tensor:
+    def __call__(self, acts: Mapping[int, Tensor]) -> Tensor:
         """One step; returns the loss before it."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            given = dict(enumerate(acts))
-            loss = torch.stack([self.task.piece_loss(piece, given) for piece in self.task.pieces]).sum()
+            loss = torch.stack([self.task.piece_loss(piece, acts) for piece in self.task.pieces]).sum()
         loss.backward()
         self.task.configure_gradient_clipping(self.optimizer, 1.0)
         self.optimizer.step()
@@ -102,20 +114,10 @@ def new_blocks(teacher: Teacher, phases: Sequence[Phase], **changes: Any) -> Pha
     return PhaseBlocks(config, phases, seed=0).to(next(teacher.parameters()).device)
 
 
-def activations(teacher: Teacher, batch: int) -> list[Tensor]:
+def activations(teacher: Teacher, batch: int) -> Activations:
     """Layers 0..L of noise, each ``(batch, N, D)``."""
-    device = next(teacher.parameters()).device
-    with torch.no_grad():
-        images = torch.randn(batch, *teacher.input_shape, device=device)
-        x = teacher.embed(images)
-        return [x, *teacher.steps(x)]
-
-
-def count(step: Callable[[], object]) -> int:
-    """Floating-point operations of one step, in matrix products and attention."""
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return int(counter.get_total_flops())
+    images = torch.randn(batch, *teacher.input_shape, device=next(teacher.parameters()).device)
+    return Online().activations(teacher, images, range(teacher.num_layers + 1))
 
 
 def run(options: Options) -> list[Row]:
@@ -132,11 +134,12 @@ def run(options: Options) -> list[Row]:
         rows += _against_official(
             teacher, [PHASE], acts, options, f"stage 1, {PHASE}, {name}, batch {batches[0]}", forcing
         )
-    return rows + _choices(teacher, k3, acts, options, batches[0])
+    rows += _choices(teacher, k3, acts, options, batches[0])
+    return [*rows, _agreement(teacher, k3, options, 3 if options.quick else 50)]
 
 
 def _against_official(
-    teacher: Teacher, phases: list[Phase], acts: list[Tensor], options: Options, what: str, forcing: float
+    teacher: Teacher, phases: list[Phase], acts: Activations, options: Options, what: str, forcing: float
 ) -> list[Row]:
     whole = len(phases) > 1
     ours = {
@@ -145,22 +148,25 @@ def _against_official(
     }
     theirs = OfficialStep(new_blocks(teacher, phases), teacher.layout, WEIGHTS if whole else None)
     runs: dict[str, Callable[[], object]] = {name: functools.partial(step, acts) for name, step in ours.items()}
-    times = in_turn({**runs, BASELINE: lambda: theirs(acts, forcing)}, options)
     operations = count(runs["fp32"])
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    before = {name: matmul_ceiling(options.device, dtype, options.quick) for name, dtype in dtypes.items()}
+    times = in_turn({**runs, BASELINE: lambda: theirs(acts, forcing)}, options)
     rows = []
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        ceiling = matmul_ceiling(options.device, dtype, options.quick)
-        share = operations / min(times[name]) / ceiling
+    for name, dtype in dtypes.items():
+        ceiling = max(before[name], matmul_ceiling(options.device, dtype, options.quick))
+        share = operations / statistics.median(times[name]) / ceiling
         note = f"{operations / 1e12:.2f} TFLOP, {share:.0%} of the matmul ceiling of {ceiling / 1e12:.2f} TFLOP/s"
+        note += ", compiled" if ours[name].compiled else ""
         rows.append(faster(f"{what}, {name}", name, BASELINE, times, note=note))
     release(options.device)
     return rows
 
 
-def _choices(teacher: Teacher, phases: list[Phase], acts: list[Tensor], options: Options, batch: int) -> list[Row]:
+def _choices(teacher: Teacher, phases: list[Phase], acts: Activations, options: Options, batch: int) -> list[Row]:
     """What each choice gives by itself, against the same step without it."""
     rows, what = [], f"stage 2, k=3, batch {batch}"
-    step = Step(teacher, new_blocks(teacher, phases), bf16=options.device.type == "cuda")
+    step = Step(teacher, new_blocks(teacher, phases), bf16=options.device.type == "cuda", compile=False)
 
     def unfused() -> None:
         with sdpa_kernel(SDPBackend.MATH):
@@ -168,18 +174,19 @@ def _choices(teacher: Teacher, phases: list[Phase], acts: list[Tensor], options:
 
     times = in_turn({"fused": lambda: step(acts), "attention unfused": unfused}, options)
     rows.append(faster(f"{what}, fused attention", "fused", "attention unfused", times))
-    compiled = Step(teacher, new_blocks(teacher, phases), bf16=options.device.type == "cuda")
-    for piece in compiled.task.pieces[0].blocks:  # type: ignore[union-attr]
-        piece.block.compile_inside()
+    compiled = Step(teacher, new_blocks(teacher, phases), bf16=options.device.type == "cuda", compile=True)
     begin = seconds(lambda: compiled(acts), options.device)
     times = in_turn({"compiled": lambda: compiled(acts), "not compiled": lambda: step(acts)}, options)
     rows.append(faster(f"{what}, compile", "compiled", "not compiled", times, note=f"first step {begin:.0f} s"))
     return rows
 
 
-def agreement(options: Options, steps: int = 50) -> float:
+def _agreement(teacher: Teacher, phases: list[Phase], options: Options, steps: int) -> Row:
     """Largest relative difference between the losses of bf16 and fp32 over so many steps of stage 2."""
-    teacher = random_teacher(options)
-    phases, acts = phases_of([7, 10], teacher.num_layers), activations(teacher, 2)
+    acts = activations(teacher, 2)
     fp32, bf16 = (Step(teacher, new_blocks(teacher, phases), bf16=b) for b in (False, True))
-    return max(abs(float(bf16(acts)) / float(fp32(acts)) - 1) for _ in itertools.repeat(None, steps))
+    pairs = [(float(bf16(acts)), float(fp32(acts))) for _ in range(steps)]
+    worst = max(abs(a / b - 1) for a, b in pairs)
+    what = f"stage 2, k=3, batch 2, losses of bf16, {steps} steps"
+    note = f"at most {worst:.2%} apart; the last {pairs[-1][0]:.4f} and {pairs[-1][1]:.4f}"
+    return Row(what, "fp32", pairs[-1][0], pairs[-1][1], "loss", pairs[-1][1] / pairs[-1][0], note)

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from benchmarks.measure import Options, Row, in_turn
+from benchmarks.operations import ANNEALED, PHASES
 from benchmarks.step import Step, new_blocks, random_teacher
 from raptor.data.sources import Online
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase
 
-PHASES = [Phase(0, 7), Phase(7, 10), Phase(0, 4), Phase(4, 7), Phase(10, 12), Phase(7, 12)]
-ANNEALED = 0.25  # share of the steps in which both passes run
 
-
-def step_on_images(teacher: Teacher, phases: Sequence[Phase], bf16: bool, forcing: float) -> Callable[[Tensor], object]:
+def step_on_images(
+    teacher: Teacher, phases: Sequence[tuple[int, int]], bf16: bool, forcing: float
+) -> Callable[[Tensor], object]:
     """A step of stage 1 from images: the teacher as deep as needed, then the blocks."""
-    step = Step(teacher, new_blocks(teacher, phases), bf16=bf16, forcing=forcing, whole=False)
-    layers = step.task.layers
+    blocks = new_blocks(teacher, [Phase(*phase) for phase in phases])
+    step = Step(teacher, blocks, bf16=bf16, forcing=forcing, whole=False)
 
     def run(images: Tensor) -> object:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            acts = Online().activations(teacher, images, layers)
-        return step([acts.get(layer, images) for layer in range(teacher.num_layers + 1)])
+            acts = Online().activations(teacher, images, step.task.layers)
+        return step(acts)
 
     return run
 
 
 def run(options: Options) -> list[Row]:
-    """Rollout alone (three quarters of the steps), both passes, and the mix of the recipe."""
+    """A step of rollouts (three quarters of the steps), of both passes, the recipe's mix; then whole runs."""
     teacher = random_teacher(options)
     bf16 = options.device.type == "cuda"
     batch = 2 if options.quick else 4 if options.device.type == "cpu" else 64
@@ -42,12 +47,24 @@ def run(options: Options) -> list[Row]:
         alone = [step_on_images(teacher, [phase], bf16, forcing) for phase in PHASES]
         runs: dict[str, Callable[[], object]] = {"one": lambda together=together: together(images)}  # type: ignore[misc]
         runs["six"] = lambda alone=alone: [step(images) for step in alone]  # type: ignore[misc]
-        times = in_turn(runs, options)
-        one, six = (1e3 * sorted(times[key])[len(times[key]) // 2] for key in ("one", "six"))
+        one, six = (1e3 * statistics.median(times) for times in in_turn(runs, options).values())
         mix = {"one": mix["one"] + share * one, "six": mix["six"] + share * six}
-        rows.append(_row(f"six phases, {name}, batch {batch}", one, six))
-    return [*rows, _row("six phases, the recipe's mix", mix["one"], mix["six"])]
+        rows.append(_row(f"step of six phases, {name}, batch {batch}", one, six, "ms"))
+    rows.append(_row("step of six phases, mean over the recipe", mix["one"], mix["six"], "ms"))
+    steps = 2 if options.quick else 200
+    one, six = _whole_run(PHASES, steps), sum(_whole_run([phase], steps) for phase in PHASES)
+    return [*rows, _row(f"raptor.train of six phases, digits ViT, {steps} steps", one, six, "s")]
 
 
-def _row(what: str, one: float, six: float) -> Row:
-    return Row(what, "six runs", one, six, "ms", six / one, f"{one / six:.2f} of the six runs' time")
+def _whole_run(phases: Sequence[tuple[int, int]], steps: int) -> float:
+    """Seconds of a command, from its start to its result."""
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [f"surrogate.phases={[list(phase) for phase in phases]}", f"trainer.max_steps={steps}"]
+        command = [sys.executable, "-m", "raptor.train", "task=distill", f"paths.runs={folder}", *overrides]
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        return time.perf_counter() - begin
+
+
+def _row(what: str, one: float, six: float, unit: str) -> Row:
+    return Row(what, "six runs", one, six, unit, six / one, f"{one / six:.2f} of the six runs' time")

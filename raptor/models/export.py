@@ -87,12 +87,13 @@ def export_int8(model: Backbone, path: str | Path, least_cosine: float = LEAST_C
     path
         The ``.onnx`` file, about a quarter of the float32 one.
     least_cosine
-        Mean cosine between its final tokens and the model's own below which it is refused.
+        Mean cosine between its final tokens and the model's own, of the token type that comes off worst, below which it
+        is refused.
 
     Returns
     -------
     float
-        That mean cosine, on random images.
+        That cosine, on random images.
 
     Raises
     ------
@@ -114,7 +115,9 @@ def export_int8(model: Backbone, path: str | Path, least_cosine: float = LEAST_C
             quantize_dynamic(folded, aside, weight_type=QuantType.QInt8, per_channel=True)
         run, images = _onnx_run(aside), _images(model, CHECKED_BATCHES[-1])
         with torch.no_grad():
-            found.append(float(nn.functional.cosine_similarity(run(images), model(images), dim=-1).mean()))
+            cosine_BN = nn.functional.cosine_similarity(run(images), model(images), dim=-1)
+        of_types = [model.layout.select(cosine_BN[..., None], kind).mean() for kind in model.layout.types]
+        found.append(float(min(of_types)))
         if not found[0] >= least_cosine:
             raise ConfigError(
                 f"tokens of the int8 export have a mean cosine of {found[0]:.4f} to the model's own, less than "

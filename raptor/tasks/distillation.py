@@ -117,7 +117,7 @@ class Distillation(Task):
         return [[p for p in piece.parameters() if p.requires_grad] for piece in self.pieces]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Depth scaling apart: it scales channels and is no matrix of the block, whatever its shape makes Muon think."""
+        """Depth scaling apart: Muon might take it for a matrix of the block."""
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
         depth = [p for name, p in trained.items() if ".depth." in name]
         groups = [{"params": [p for name, p in trained.items() if ".depth." not in name]}]

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cost import Job, makespan, parse, scaled, share, wall
+from benchmarks.cost import parse
 from benchmarks.measure import Options, faster
 from benchmarks.official import OfficialStep
 from benchmarks.operations import operations
 from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
+from benchmarks.table1 import Given, Job, jobs, makespan, scaled, share, wall
 from raptor.partition.phases import Phase, phases_of
 
 ROOT = Path(__file__).parents[2]
@@ -62,12 +63,35 @@ def test_the_cost_model_schedules_jobs() -> None:
     blocks = [Job("blocks", 3600, 1e12, 64)] * 3
     assert share(blocks, 2) == 1 and share(blocks, 8) == 2 and share(blocks, 1000) == 8
     assert share([Job("probes", 1, 1, 128)] * 2, 64) == 1  # a probe takes one GPU
-    assert wall([*blocks, Job("surrogates", 1, 1, 64), Job("probes", 1, 1, 128)], 3, 1.0)["blocks"] == (1.0, 1)
+    given, rest = Given(tflops=1.0), [Job("surrogates", 1, 1, 64), Job("probes", 1, 1, 128)]
+    assert wall([*blocks, *rest], 3, given)["blocks"] == (1.0, 1)
+    read = Job("blocks", 3600, 1e12, 64, bytes=4e9)
+    assert read.hours(given) == 4.0  # a GB each second
+    assert read.hours(Given(tflops=1.0, storage=2.0), gpus=4) == 8.0  # half of it
+    assert Job("blocks", 3600, 1e12, 64, decoded=True).hours(Given(tflops=1.0, decode=0.25, cores=2)) == 2.0
+
+
+@pytest.mark.parametrize("source", ["jpeg", "pixels", "bf16", "fp32"])
+def test_the_cost_model_knows_all_jobs_of_table_1(source: str) -> None:
+    name = "vit_small_patch14_reg4_dinov2"
+    found, ops = jobs(name, source), operations(name, 224)
+    assert [sum(job.stage == stage for job in found) for stage in ("blocks", "surrogates", "probes")] == [18, 9, 33]
+    assert all(job.images == 312_500 * 64 for job in found if job.stage != "probes")
+    stored = source in ("bf16", "fp32")
+    assert found[0].flops == pytest.approx(ops.stage1(0, 7) - (ops.teacher(7) if stored else 0))
+    layers = {"bf16": 2, "fp32": 4}.get(source, 0) * 8 * 261 * 384
+    assert found[0].bytes == (layers or {"jpeg": 110_000, "pixels": 150_528}[source])
+    assert len([job for job in jobs(name, source, together=True) if job.stage == "blocks"]) == 3
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["gpu=8"], "gpu=8: unknown"), (["gpus=many"], "gpus=many: no value"), (["tflops=-1"], "must be above 0")],
+    [
+        (["gpu=8"], "gpu=8: unknown"),
+        (["gpus=many"], "gpus=many: no value"),
+        (["tflops=-1"], "must be above 0"),
+        (["source=tape"], "choose jpeg, pixels, bf16 or fp32"),
+    ],
 )
 def test_bad_keys_of_the_cost_model(arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
@@ -89,6 +113,6 @@ def test_one_command_prints_a_table_and_writes_a_json(tmp_path: Path) -> None:
     assert found["facts"]["quick"] and torch.__version__.startswith(found["facts"]["versions"]["torch"])
     (largest,) = (row for row in found["rows"]["phases"] if row["what"] == "exact max-cut, L=96, k=12")
     assert largest["ours"] < 1e4
-    assert {"process", "what a step adds"} == {row["what"].split(": ")[1] for row in found["rows"]["memory"]}
+    assert {"process", "what it adds"} == {row["what"].split(": ")[1] for row in found["rows"]["memory"]}
     refused = subprocess.run([*command[:3], "speed"], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2 and "speed: unknown; choose among step, memory" in refused.stderr
