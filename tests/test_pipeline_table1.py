@@ -82,6 +82,11 @@ def test_table1_from_blocks_to_report(call: Call, tmp_path: Path, trees: Path, m
         *SHORT,
         *at("28"),
     )
+    together = ["experiment=table1/blocks_together", "grid.replicate=r0"]
+    call("train", "-m", *together, *fixed, *SHORT, *at("28"))
+    job = ["experiment=table1/surrogates", "grid.surrogate=k4", "grid.replicate=r0"]
+    from_there = "task.blocks=${paths.runs}/table1/blocks-${grid.replicate}"
+    call("train", "-m", *job, from_there, *fixed, *SHORT, *at("28"))
     for protocol in ("imagenet", "ade20k", "nyuv2"):
         job = ["experiment=table1/probes", "grid.backbone=vitb14,k2-r0", *shrunk(protocol)]
         call("train", "-m", *job, *fixed, *QUIET, "trainer.max_epochs=1", "data.batch_size=8", "data.num_workers=0")
