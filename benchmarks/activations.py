@@ -1,6 +1,6 @@
 """Read throughput of the activation store against plain sequential reads and against zarr, in the same run.
 
-``python benchmarks/activations.py DIR`` writes the same values three times below DIR (a few GB, removed again): as a
+``python -m benchmarks.activations DIR`` writes the same values three times below DIR (a few GB, removed again): as a
 store, as one plain file, and as zarr in the way of the official code (chunks of 128 samples x 1 layer, zstd 3 with
 shuffle). Then it reads all of them in turn, each time after asking the kernel to forget their pages:
 

@@ -10,6 +10,7 @@ recipe, which needs stage 1, half of the images go there.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shlex
@@ -52,7 +53,7 @@ class Teacher:
     overrides
         Teacher, data, phases.
     paper_steps
-        Steps of 64 images in each stage of the paper's recipe.
+        Steps of 64 images in each stage of the paper's recipe, for each of its points.
     fast_images
         Images that ``method=fast`` gets, largest last.
     seeds, few
@@ -66,7 +67,7 @@ class Teacher:
     """
 
     overrides: str
-    paper_steps: int
+    paper_steps: tuple[int, ...]
     fast_images: tuple[int, ...]
     seeds: int
     few: int
@@ -77,12 +78,19 @@ class Teacher:
 
 TEACHERS = {
     "digits": Teacher(
-        "surrogate.boundaries=[4,8]", 250, (1600, 3200, 6400), 3, 3, 3e-3, "recipe.lr=3e-3", tuple(TAKEN_BACK)
+        "surrogate.boundaries=[4,8]",
+        (62, 125, 250),
+        (1600, 3200, 6400),
+        3,
+        3,
+        3e-3,
+        "recipe.lr=3e-3",
+        tuple(TAKEN_BACK),
     ),
     "clip": Teacher(
         "teacher=clip_vitb16 data=fashion_mnist teacher.options.img_size=64 surrogate.boundaries=[4,9] "
         "trainer.limit_val_batches=2",
-        100,
+        (100,),
         (640, 1280),
         3,
         1,
@@ -127,18 +135,12 @@ def plan(kind: str) -> tuple[list[Run], list[Run]]:
     for arm, recipe in {"paper": PAPER, "tuned": teacher.tuned}.items():
         if recipe is None:
             continue
-        recipe = f"{recipe} data.batch_size=64 trainer.max_steps={teacher.paper_steps}"
-        for seed in range(teacher.few):
-            blocks = Run(
-                f"{arm} stage 1",
-                64 * teacher.paper_steps,
-                seed,
-                f"task=distill {recipe} {registers.format('last_phase_loss')}",
-            )
+        for steps, seed in itertools.product(teacher.paper_steps, range(teacher.few)):
+            both = f"{recipe} data.batch_size=64 trainer.max_steps={steps}"
+            stage1 = f"task=distill {both} {registers.format('last_phase_loss')}"
+            blocks = Run(f"{arm} stage 1", 64 * steps, seed, stage1)
             first.append(blocks)
-            second.append(
-                Run(arm, 128 * teacher.paper_steps, seed, f"{recipe} {registers.format('loss')}", blocks.name)
-            )
+            second.append(Run(arm, 128 * steps, seed, f"{both} {registers.format('loss')}", blocks.name))
     fast = f"method=fast {registers.format('loss')} trainer.val_check_interval=1000000"
     for images in reversed(teacher.fast_images):
         second += [Run("fast", images, s, f"{fast} trainer.max_steps={images // 16}") for s in range(teacher.seeds)]
@@ -185,20 +187,26 @@ def gather(runs: list[Run], folder: Path) -> dict[str, Any]:
 
 
 def draw(found: dict[str, Any], kind: str) -> None:
-    """Fidelity over images, seeds as dots."""
-    figure, (axes,) = new_figure(6.4, 4.0)
-    shades = colours(len(found["r2"]))
-    for shade, (arm, by_images) in zip(shades, found["r2"].items(), strict=True):
+    """Fidelity over images on the left, each fast choice taken back on the right; seeds as dots."""
+    figure, (left, right) = new_figure(8.4, 3.6, columns=2)
+    whole = {arm: by_images for arm, by_images in found["r2"].items() if arm in NOTES}
+    for shade, (arm, by_images) in zip(colours(len(whole)), whole.items(), strict=True):
         images = sorted(by_images)
-        means = [fmean(by_images[n]) for n in images]
-        axes.plot(images, means, marker="o", color=shade, label=arm, markersize=5 if arm in NOTES else 3)
+        left.plot(images, [fmean(by_images[n]) for n in images], marker="o", color=shade, label=arm)
         for n in images:
-            axes.scatter([n] * len(by_images[n]), by_images[n], s=8, color=shade, alpha=0.5)
-    paper = fmean(next(iter(found["r2"]["paper"].values())))
-    axes.axhline(paper, color=NEUTRAL, linestyle="--", linewidth=1)
-    axes.set(xscale="log", xlabel="training images (both stages)", ylabel="R2, mean over layers and token types")
-    axes.legend(fontsize=8, loc="lower right")
-    axes.set_title(f"{kind}: k=3, dots are seeds; dashed, where the paper's recipe ends")
+            left.scatter([n] * len(by_images[n]), by_images[n], s=10, color=shade, alpha=0.5)
+        if arm != "fast":
+            left.axhline(fmean(by_images[images[-1]]), color=shade, linestyle="--", linewidth=1)
+    left.set(xscale="log", xlabel="training images, both stages", ylabel="R2, mean over layers and token types")
+    left.set_title(f"{kind}, k=3: images to fidelity (dashed: ends)")
+    left.legend(fontsize=8, loc="lower right")
+    most = max(whole["fast"])
+    arms = {"fast": whole["fast"], **{arm: points for arm, points in found["r2"].items() if arm not in NOTES}}
+    for row, (arm, points) in enumerate(arms.items()):
+        right.scatter(points[most], [row] * len(points[most]), s=14, color=NEUTRAL if row else colours(3)[-1])
+    right.set_yticks(range(len(arms)), [arm if arm == "fast" else f"fast, but {arm}" for arm in arms])
+    right.invert_yaxis()
+    right.set(xlabel="R2", title=f"each choice taken back, {most:,} images")
     save_figure(figure, DOCS / "figures" / f"samples_{kind}.png")
 
 
