@@ -202,7 +202,7 @@ def draw(found: dict[str, Any], kind: str) -> None:
     left.legend(fontsize=8, loc="lower right")
     most = max(whole["fast"])
     arms = {"fast": whole["fast"], **{arm: points for arm, points in found["r2"].items() if arm not in NOTES}}
-    for row, (arm, points) in enumerate(arms.items()):
+    for row, points in enumerate(arms.values()):
         right.scatter(points[most], [row] * len(points[most]), s=14, color=NEUTRAL if row else colours(3)[-1])
     right.set_yticks(range(len(arms)), [arm if arm == "fast" else f"fast, but {arm}" for arm in arms])
     right.invert_yaxis()
