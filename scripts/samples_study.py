@@ -96,7 +96,7 @@ TEACHERS = {
         1,
         1e-4,
         None,  # docs/results/clip.md has such a run
-        ("AdamW", "no growth", "random"),
+        ("AdamW",),
     ),
 }
 
