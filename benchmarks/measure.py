@@ -193,7 +193,12 @@ def as_table(title: str, rows: list[Row]) -> Table:
     """Rows for people."""
     table = Table("what", "ours", "baseline", "unit", "gain", "against", "note", title=title, title_justify="left")
     for row in rows:
-        cells = (f"{row.ours:,.4g}", f"{row.theirs:,.4g}", row.unit, f"{row.gain:.2f}")
+        cells = (
+            f"{row.ours:,.4g}",
+            f"{row.theirs:,.4g}",
+            row.unit,
+            f"{row.gain:,.0f}" if row.gain >= 100 else f"{row.gain:.2f}",
+        )
         table.add_row(row.what, *cells, row.baseline, row.note)
     return table
 

@@ -197,9 +197,13 @@ def draw(found: dict[str, Any], kind: str) -> None:
             left.scatter([n] * len(by_images[n]), by_images[n], s=10, color=shade, alpha=0.5)
         if arm != "fast":
             left.axhline(fmean(by_images[images[-1]]), color=shade, linestyle="--", linewidth=1)
-    left.set(xscale="log", xlabel="training images, both stages", ylabel="R2, mean over layers and token types")
+    ticks = sorted({n for by_images in whole.values() for n in by_images})
+    left.set_xscale("log")
+    left.set_xticks(ticks, [f"{n:,}" for n in ticks], rotation=45, fontsize=8)
+    left.minorticks_off()
+    left.set(xlabel="training images, both stages", ylabel="R2, mean over layers and token types")
     left.set_title(f"{kind}, k=3: images to fidelity (dashed: ends)")
-    left.legend(fontsize=8, loc="lower right")
+    left.legend(fontsize=8)
     most = max(whole["fast"])
     arms = {"fast": whole["fast"], **{arm: points for arm, points in found["r2"].items() if arm not in NOTES}}
     for row, points in enumerate(arms.values()):

@@ -15,7 +15,7 @@ from benchmarks.cost import parse
 from benchmarks.measure import Options, faster
 from benchmarks.official import OfficialStep
 from benchmarks.operations import operations
-from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
+from benchmarks.step import WEIGHTS, Step, _agreement, activations, new_blocks, random_teacher
 from benchmarks.table1 import Given, Job, jobs, makespan, scaled, share, wall
 from raptor.partition.phases import Phase, phases_of
 
@@ -35,6 +35,13 @@ def test_the_baseline_trains_as_ours_does(forcing: float, whole: bool) -> None:
     assert losses[0] == pytest.approx((losses[0][1],) * 2, rel=1e-5)
     assert losses[3] == pytest.approx((losses[3][1],) * 2, rel=1e-4)
     assert losses[3][0] < losses[0][0]
+
+
+def test_losses_under_bf16_autocast_stay_within_a_percent_of_float32() -> None:
+    row = _agreement(Options(torch.device("cpu")))
+    worst = float(row.note.removeprefix("at most ").split("%")[0])
+    assert worst <= 1.0 and row.ours == pytest.approx(row.theirs, rel=0.01)
+    assert row.ours < 0.6  # it has learned
 
 
 def test_operations_are_those_that_run() -> None:
