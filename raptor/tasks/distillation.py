@@ -81,9 +81,10 @@ class Distillation(Task):
         self.layout, self.about, self.source = teacher.layout, about or {}, source or Online()
         self.loss, self.last_phase_loss = loss, last_phase_loss or loss
         self.teacher_forcing, self.rollout_growth, self.input_noise = teacher_forcing, rollout_growth, input_noise
-        for key, share in (("teacher_forcing", teacher_forcing), ("rollout_growth", rollout_growth)):
-            if not 0 <= share <= 1:
-                raise ConfigError(f"task.{key}={share} is a share of the steps: set it between 0 and 1")
+        if not teacher_forcing >= 0:
+            raise ConfigError(f"task.teacher_forcing={teacher_forcing} is a share of the steps from 0 on; .inf is always")
+        if not 0 <= rollout_growth <= 1:
+            raise ConfigError(f"task.rollout_growth={rollout_growth} is a share of the steps: set it between 0 and 1")
         for piece in model.pieces():
             last = piece.phase.end == teacher.num_layers and last_phase_loss is not None
             self._loss_of(piece.phase).check(self.layout, "task.last_phase_loss" if last else "task.loss")
