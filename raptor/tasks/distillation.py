@@ -82,7 +82,7 @@ class Distillation(Task):
         self.loss, self.last_phase_loss = loss, last_phase_loss or loss
         self.teacher_forcing, self.rollout_growth, self.input_noise = teacher_forcing, rollout_growth, input_noise
         if not teacher_forcing >= 0:
-            raise ConfigError(f"task.teacher_forcing={teacher_forcing} is a share of the steps from 0 on; .inf is always")
+            raise ConfigError(f"task.teacher_forcing={teacher_forcing} is a share of the steps: 0 or more; .inf: all")
         if not 0 <= rollout_growth <= 1:
             raise ConfigError(f"task.rollout_growth={rollout_growth} is a share of the steps: set it between 0 and 1")
         for piece in model.pieces():
