@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+from matplotlib.figure import Figure
 
 from raptor.files import PACKAGE, write_json, write_text
 from raptor.results import plots, table
@@ -64,21 +66,52 @@ def write_report(study: Study, output: Path, title: str, cross: CrossTable | Non
     for name, _, _, figure in figures:
         save_figure(figure, output / "figures" / name)
 
+    left_out = ", ".join(f"{name} ({state})" for name, state in study.unfinished.items())
+    about = (
+        f"{len(study.runs)} finished runs{f'; not finished and left out: {left_out}' if left_out else ''}. {study.data}"
+    )
+    write_page(output, title, about, tables, figures, study.runs[-1]["versions"], study.runs)
+    return "\n\n".join(text for _, text, _ in tables)
+
+
+def write_page(
+    output: Path,
+    title: str,
+    about: str,
+    tables: Sequence[tuple[str, str, str]],
+    figures: Sequence[tuple[str, str, str, Figure]],
+    versions: dict[str, str],
+    runs: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Write ``report.html``, which stands alone: tables, figures, and the runs behind them.
+
+    Parameters
+    ----------
+    output
+        Folder to write to.
+    title, about
+        Heading, and a line below it.
+    tables
+        Title, Markdown and caption of each.
+    figures
+        Name, title, caption and figure of each.
+    versions
+        Versions of the software.
+    runs
+        Results to list.
+    """
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PACKAGE / "results" / "templates"), autoescape=True
     ).get_template("report.html.j2")
     html = page.render(
         title=title,
-        runs=len(study.runs),
-        unfinished=[f"{name} ({state})" for name, state in study.unfinished.items()],
-        data=study.data,
+        about=about,
         tables=[{"title": t, "parts": _cells(text), "caption": c} for t, text, c in tables],
         figures=[{"title": t, "caption": c, "source": embedded(f)} for _, t, c, f in figures],
-        all_runs=study.runs,
-        versions=study.runs[-1]["versions"],
+        all_runs=runs,
+        versions=versions,
     )
     write_text(output / "report.html", html)
-    return "\n\n".join(text for _, text, _ in tables)
 
 
 def write_cross_table(cross: CrossTable, output: Path) -> list[tuple[str, str, str]]:
