@@ -1,0 +1,89 @@
+"""Class-dependent angular basins: whether held-out images lie nearest to the mean direction of their class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from raptor.analysis.sphere import directions
+from raptor.models.tokens import TokenLayout
+
+
+def pooled_directions(layers: Sequence[Tensor], layout: TokenLayout) -> dict[str, Tensor]:
+    """Direction of the mean token of each type: layers 0..L, ``(B, N, D)`` each, to ``(B, L+1, D)`` by type."""
+    return {
+        kind: torch.stack([directions(layout.pool(x.double(), kind)) for x in layers], dim=1) for kind in layout.types
+    }
+
+
+class ClassDirections:
+    """Mean direction of each class at each layer, from images that are not judged.
+
+    Parameters
+    ----------
+    num_classes
+        Number of classes C.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.counts = torch.zeros(num_classes, dtype=torch.long)
+        self._sums: dict[str, Tensor] = {}
+
+    def update(self, points: dict[str, Tensor], labels: Tensor) -> None:
+        """Add unit vectors ``(B, L+1, D)`` by token type, and labels ``(B,)``."""
+        self.counts += torch.bincount(labels.cpu(), minlength=self.num_classes)
+        for kind, u in points.items():
+            if kind not in self._sums:
+                self._sums[kind] = u.new_zeros(self.num_classes, *u.shape[1:])
+            self._sums[kind].index_add_(0, labels.to(u.device), u)
+
+    @property
+    def seen(self) -> Tensor:
+        """Whether there was an image of a class, ``(C,)``."""
+        return self.counts > 0
+
+    @property
+    def chance(self) -> float:
+        """Share of correct guesses at random among the classes that were seen."""
+        return 1.0 / max(1, int(self.seen.sum()))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Unit vectors ``(C, L+1, D)`` by token type; zero for a class that was not seen."""
+        return {kind: directions(total) for kind, total in self._sums.items()}
+
+
+def judge(points: Tensor, means: Tensor, labels: Tensor, seen: Tensor) -> dict[str, Tensor]:
+    """Nearest class direction of each image at each layer.
+
+    Parameters
+    ----------
+    points
+        Unit vectors ``(B, L+1, D)`` of one token type.
+    means
+        Class directions ``(C, L+1, D)``.
+    labels
+        ``(B,)``.
+    seen
+        Which classes have a direction, ``(C,)``; the others cannot be chosen.
+
+    Returns
+    -------
+    dict
+        ``own``: whether the nearest class direction of the same layer is that of the image's class; ``final``: the same
+        with the class directions of the last layer; ``pull``: cosine to the final direction of its own class minus the
+        mean cosine to those of the other classes. Each ``(B, L+1)`` in float64 on the CPU.
+    """
+    unseen = ~seen.to(points.device)
+    same = torch.einsum("bld,cld->blc", points, means)
+    last = torch.einsum("bld,cd->blc", points, means[:, -1])
+    result = {}
+    for name, cosines in (("own", same), ("final", last)):
+        nearest = cosines.masked_fill(unseen, -torch.inf).argmax(dim=-1)
+        result[name] = (nearest == labels.to(points.device)[:, None]).double().cpu()
+    mine = last.gather(2, labels.to(points.device)[:, None, None].expand(-1, last.shape[1], 1))[..., 0]
+    others = (last.masked_fill(unseen, 0.0).sum(-1) - mine) / max(1, int(seen.sum()) - 1)
+    result["pull"] = (mine - others).cpu()
+    return result

@@ -1,0 +1,118 @@
+"""Spectrum of the Jacobian of one step of depth, without ever forming it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, svds
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from raptor.analysis.sphere import directions
+
+Map = Callable[[Tensor], Tensor]
+
+
+def on_sphere(step: Map, norms: Tensor) -> Map:
+    """The step as it moves directions: u -> direction of step(|x| u), with the norms of the tokens held.
+
+    Parameters
+    ----------
+    step
+        Tokens ``(1, N, D)`` to tokens ``(1, N, D)``.
+    norms
+        Norms of the tokens, ``(1, N, 1)``.
+    """
+
+    def unit(x: Tensor) -> Tensor:
+        return x / x.norm(dim=-1, keepdim=True)
+
+    return lambda u: unit(step(norms * unit(u)))
+
+
+def linear_operator(step: Map, at: Tensor) -> LinearOperator:
+    """The Jacobian of a map at a point, by forward (jvp) and backward (vjp) differentiation.
+
+    Parameters
+    ----------
+    step
+        Any differentiable map that keeps the shape.
+    at
+        The point.
+
+    Returns
+    -------
+    LinearOperator
+        Square, of the number of elements of ``at``.
+    """
+    size = at.numel()
+
+    def tensor(v: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(v, dtype=np.float64)).reshape(at.shape).to(at)
+
+    def forward(v: NDArray[Any]) -> NDArray[Any]:
+        with sdpa_kernel(SDPBackend.MATH):  # fused kernels have no forward derivative
+            product = torch.func.jvp(step, (at,), (tensor(v),))[1]
+        return product.detach().double().cpu().numpy().ravel()
+
+    with sdpa_kernel(SDPBackend.MATH):
+        pull_back = torch.func.vjp(step, at)[1]
+
+    def backward(v: NDArray[Any]) -> NDArray[Any]:
+        return pull_back(tensor(v))[0].detach().double().cpu().numpy().ravel()
+
+    return LinearOperator((size, size), matvec=forward, rmatvec=backward, dtype=np.float64)
+
+
+def jacobian_spectrum(
+    step: Map, x_1ND: Tensor, count: int, seed: int = 0, tol: float = 1e-3
+) -> dict[str, NDArray[Any]]:
+    """Largest singular values and eigenvalues of the Jacobian of one step at a state.
+
+    By Arnoldi and Lanczos iterations (ARPACK), which need products with the Jacobian and its transpose only.
+
+    Parameters
+    ----------
+    step
+        Tokens ``(1, N, D)`` of a layer to those of the next.
+    x_1ND
+        The state.
+    count
+        How many of each.
+    seed
+        Of the vectors to begin with.
+    tol
+        Relative accuracy.
+
+    Returns
+    -------
+    dict
+        ``singular``, real, and ``eigenvalues``, complex, of the Jacobian d step / d x, the largest first; and
+        ``angular_singular`` and ``angular_eigenvalues``, of the map of directions (:func:`on_sphere`), whose largest
+        singular value bounds how fast small angles grow in that step. What did not converge is NaN.
+    """
+    norms = x_1ND.norm(dim=-1, keepdim=True)
+    found = {}
+    for prefix, function, at in (
+        ("", step, x_1ND),
+        ("angular_", on_sphere(step, norms), directions(x_1ND).to(x_1ND)),
+    ):
+        J = linear_operator(function, at)
+        begin = np.random.default_rng(seed).standard_normal(J.shape[0])
+        singular = _converged(lambda J=J, v=begin: svds(J, count, v0=v, tol=tol, return_singular_vectors=False), count)  # type: ignore[misc]
+        values = _converged(lambda J=J, v=begin: eigs(J, count, v0=v, tol=tol, return_eigenvectors=False), count)  # type: ignore[misc]
+        found[f"{prefix}singular"] = np.sort(singular.real)[::-1]
+        found[f"{prefix}eigenvalues"] = values[np.argsort(-np.abs(values))].astype(complex)
+    return found
+
+
+def _converged(solve: Callable[[], NDArray[Any]], count: int) -> NDArray[Any]:
+    try:
+        return solve()
+    except ArpackNoConvergence as error:
+        values = np.asarray(error.eigenvalues)[:count]
+        return np.concatenate([values, np.full(count - len(values), np.nan)])
