@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -77,6 +78,7 @@ def build_teacher(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     position_std: float | None = None,
+    drop_path: float | None = None,
 ) -> Teacher:
     """Build a teacher from its configuration.
 
@@ -103,6 +105,9 @@ def build_teacher(
     position_std
         Standard deviation of random position embeddings; None leaves timm's 0.02, which a narrow ViT on a
         small data set takes hundreds of steps to see.
+    drop_path
+        Rate of stochastic depth, the same for every block; None leaves timm's, which grows from 0 at the first block
+        to ``options.drop_path_rate`` at the last.
 
     Returns
     -------
@@ -130,6 +135,8 @@ def build_teacher(
     )
     if position_std is not None:
         nn.init.trunc_normal_(vit.pos_embed, std=position_std)
+    if drop_path is not None:
+        _drop_evenly(vit, drop_path)
     teacher = Teacher(spec, vit)
     if weights is not None:
         from raptor.models.io import read_weights
@@ -150,6 +157,18 @@ def _build(spec: ViTSpec, pretrained: bool) -> VisionTransformer:
     vit = spec.build()
     vit.load_state_dict(convert(vit, spec.name, published.state_dict(), f"teacher.name={spec.name}"))
     return vit
+
+
+def _drop_evenly(vit: VisionTransformer, rate: float) -> None:
+    if isinstance(rate, bool) or not 0 <= rate < 1:
+        raise ConfigError(f"teacher.drop_path={rate} is a share of the passes that skip a block: set it within 0..0.9")
+    for block in vit.blocks:
+        if not (hasattr(block, "drop_path1") and hasattr(block, "drop_path2")):
+            raise ConfigError(
+                f"teacher.drop_path={rate}: a {type(block).__name__} has other branches than attention and MLP; set it "
+                "to null and use teacher.options.drop_path_rate"
+            )
+        block.drop_path1, block.drop_path2 = (DropPath(rate) if rate > 0 else nn.Identity() for _ in range(2))
 
 
 def _read_head(source: str | Path) -> LinearProbe:

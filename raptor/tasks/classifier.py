@@ -15,7 +15,9 @@ from raptor.tasks.base import Task
 
 
 class Classifier(Task):
-    """Cross-entropy training of a whole ViT; stochastic depth is ``teacher.options.drop_path_rate``.
+    """Cross-entropy training of a whole ViT.
+
+    For stochastic depth see ``drop_path`` of :func:`~raptor.models.teacher.build_teacher`.
 
     Parameters
     ----------

@@ -129,3 +129,19 @@ def test_frozen_means_no_gradient_and_eval() -> None:
     images = torch.randn(4, 1, 8, 8)
     assert torch.equal(teacher(images), teacher(images))
     assert not any(p.requires_grad for p in teacher.parameters())
+
+
+@pytest.mark.parametrize(("rate", "rates"), [(None, [0.0, 0.1, 0.2, 0.3]), (0.6, [0.6] * 4), (0.0, [0.0] * 4)])
+def test_stochastic_depth_grows_with_depth_or_is_even(rate: float | None, rates: list[float]) -> None:
+    teacher = build_teacher(
+        "vit_tiny_patch16_224", {**TINY, "depth": 4, "drop_path_rate": 0.3}, mean=[0.3], std=[0.4], drop_path=rate
+    )
+    for name in ("drop_path1", "drop_path2"):
+        found = [float(getattr(getattr(block, name), "drop_prob", 0.0)) for block in teacher.blocks]
+        assert found == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("rate", [1.0, -0.1, True])
+def test_a_rate_of_stochastic_depth_is_a_share(rate: float) -> None:
+    with pytest.raises(ConfigError, match=rf"teacher\.drop_path={rate} is a share"):
+        build_teacher("vit_tiny_patch16_224", {**TINY, "depth": 2}, mean=[0.3], std=[0.4], drop_path=rate)
