@@ -28,9 +28,22 @@ def quality(distance: Matrix, boundaries: Sequence[int]) -> dict[str, float | No
         ``within`` and ``cross``: mean distance of two layers of one phase, of two phases; ``contrast``:
         (cross - within) / (cross + within), -1..1. None where there is no such pair.
     """
-    labels = np.array(label_layers(boundaries, len(distance)))
+    return quality_of_labels(distance, label_layers(boundaries, len(distance)))
+
+
+def quality_of_labels(distance: Matrix, labels: Sequence[int]) -> dict[str, float | None]:
+    """:func:`quality` of a partition that need not be contiguous.
+
+    Parameters
+    ----------
+    distance
+        ``(L, L)``, symmetric, zero diagonal.
+    labels
+        Phase of each of the layers 1..L.
+    """
+    of = np.array(labels)
     pairs = np.triu(np.ones_like(distance, dtype=bool), 1)
-    same = labels[:, None] == labels[None, :]
+    same = of[:, None] == of[None, :]
     inside, across = distance[pairs & same], distance[pairs & ~same]
     cut, total = float(across.sum()), float(distance[pairs].sum())
     within = float(inside.mean()) if inside.size else None
@@ -45,6 +58,12 @@ def quality(distance: Matrix, boundaries: Sequence[int]) -> dict[str, float | No
         "cross": cross,
         "contrast": contrast,
     }
+
+
+def mean_adjacent(distance: Matrix) -> float:
+    """Mean distance of two layers that follow each other; NaN for a single layer."""
+    adjacent = np.diagonal(distance, 1)
+    return float(adjacent.mean()) if adjacent.size else float("nan")
 
 
 def random_control(distance: Matrix, k: int, draws: int = 1000, seed: int = 0) -> dict[str, float]:
