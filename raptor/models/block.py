@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -243,6 +243,25 @@ class RecurrentBlock(nn.Module):
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(inside, self, x_BND, factors, use_reentrant=False, preserve_rng_state=False)
         return inside(self, x_BND, factors)
+
+    def forced(self, inputs: Sequence[Tensor], layers: Sequence[int]) -> tuple[Tensor, ...]:
+        """Produce several layers, each from the teacher's layer before it, in one batched call.
+
+        Parameters
+        ----------
+        inputs
+            The teacher's tokens ``(B, N, D)`` before each of the layers.
+        layers
+            Indices of the layers, as t of :meth:`forward`.
+
+        Returns
+        -------
+        tuple of Tensor
+            Predictions of the layers, each ``(B, N, D)``.
+        """
+        B = len(inputs[0])
+        t = torch.tensor(list(layers), device=inputs[0].device)
+        return self(torch.cat(list(inputs)), t.repeat_interleave(B)).split(B)
 
     def _inside(self, x_BND: Tensor, factors: Factors) -> Tensor:
         f1, f2, f3 = factors

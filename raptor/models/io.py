@@ -29,11 +29,13 @@ def _kinds() -> dict[str, Any]:
     from raptor.models.heads import DepthProbe, LinearProbe
     from raptor.models.surrogate import PhaseBlocks, Surrogate
     from raptor.models.teacher import Teacher
+    from raptor.models.tied import TiedSet
 
     return {
         "teacher": Teacher,
         "blocks": PhaseBlocks,
         "surrogate": Surrogate,
+        "tied": TiedSet,
         "linear_probe": LinearProbe,
         "depth_probe": DepthProbe,
     }
@@ -132,7 +134,8 @@ def load(folder: str | Path) -> Any:
     -------
     nn.Module
         What was saved: a :class:`~raptor.models.surrogate.Surrogate` (stage 2), a
-        :class:`~raptor.models.surrogate.PhaseBlocks` (stage 1), a :class:`~raptor.models.teacher.Teacher` or a
+        :class:`~raptor.models.surrogate.PhaseBlocks` (stage 1), a :class:`~raptor.models.tied.TiedSet` (the
+        small-scale study), a :class:`~raptor.models.teacher.Teacher` or a
         :class:`~raptor.models.heads.LinearProbe` (of images or patches) or
         :class:`~raptor.models.heads.DepthProbe`.
 

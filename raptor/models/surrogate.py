@@ -34,6 +34,11 @@ class PhaseBlock(nn.Module):
         self.block = RecurrentBlock(config)
         self.phase = phase
 
+    @property
+    def name(self) -> str:
+        """The phase, such as ``7-10``."""
+        return str(self.phase)
+
     def steps(self, x_BND: Tensor, start: int | None = None, end: int | None = None) -> Iterator[Tensor]:
         """Apply the block to its own output.
 
@@ -72,9 +77,7 @@ class PhaseBlock(nn.Module):
         tuple of Tensor
             Predictions of the layers start+1..end, each ``(B, N, D)``.
         """
-        B = len(inputs[0])
-        t = torch.arange(self.phase.start + 1, self.phase.end + 1, device=inputs[0].device)
-        return self.block(torch.cat(list(inputs)), t.repeat_interleave(B)).split(B)
+        return self.block.forced(inputs, range(self.phase.start + 1, self.phase.end + 1))
 
 
 class PhaseBlocks(nn.ModuleList, HubModel):
@@ -200,6 +203,11 @@ class Surrogate(Backbone):
     def phase(self) -> Phase:
         """All of depth, as one phase."""
         return Phase(0, self.num_layers)
+
+    @property
+    def name(self) -> str:
+        """All of depth, such as ``0-12``."""
+        return str(self.phase)
 
     def pieces(self) -> list[Surrogate]:
         """What rolls out by itself: the whole."""

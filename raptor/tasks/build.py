@@ -18,14 +18,22 @@ from raptor.errors import ConfigError, from_node
 from raptor.models.backbone import Backbone
 from raptor.models.block import BlockConfig
 from raptor.models.inheritance import inherit
+from raptor.models.io import state_fingerprint
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
-from raptor.partition.phases import Phase, phases_of
+from raptor.models.tied import TiedSet
+from raptor.partition.kinds import KINDS, check_partitions
+from raptor.partition.kinds import partitions as draw_partitions
+from raptor.partition.maxcut import exact
+from raptor.partition.phases import Phase, label_layers, phases_of
+from raptor.partition.swaps import draw_swaps
+from raptor.seeding import derive_seed
 from raptor.tasks.classifier import Classifier
 from raptor.tasks.depth_probe import DepthProbing
 from raptor.tasks.distillation import Distillation
 from raptor.tasks.linear_probe import LinearProbing
-from raptor.tasks.partitioning import SurrogateOptions, choose_boundaries, choose_phases
+from raptor.tasks.partitioning import SurrogateOptions, choose_boundaries, choose_phases, measure_distance
+from raptor.tasks.partitions import Partitions
 from raptor.tasks.probe import Probe
 from raptor.tasks.segmentation_probe import SegmentationProbing
 
@@ -76,6 +84,51 @@ def finetune(
     }
     whole = Surrogate.of_teacher(teacher, model)
     return _distillation(data, source, teacher=teacher, model=whole, seed=seed, about=about, **kwargs)
+
+
+def partitions(
+    *,
+    teacher: Teacher,
+    data: ImageData,
+    source: ActivationSource,
+    surrogate: SurrogateOptions,
+    seed: int,
+    ks: Sequence[int],
+    kinds: Sequence[str] = KINDS,
+    draws: int = 1,
+    swaps: int = 0,
+    **kwargs: Any,
+) -> Partitions:
+    """The small-scale study: surrogates of one teacher under many partitions, from scratch.
+
+    Draws depend on the seed and on the teacher's weights, so that teachers of equal seed do not share them; initial
+    blocks depend on the seed alone.
+    """
+    for key in ("k", "boundaries", "phases", "phases_file"):
+        value = getattr(surrogate, key)
+        if value is not None:
+            raise ConfigError(f"surrogate.{key}={value}: task=partitions cuts by itself; set it to null, see task.ks")
+    if surrogate.start != "random":
+        raise ConfigError(f"surrogate.start={surrogate.start}: task=partitions begins at random, set it to random")
+    drawn_by = derive_seed(seed, state_fingerprint(teacher))
+    check_partitions(ks, kinds, draws, teacher.num_layers)
+    distance = measure_distance(teacher, data, surrogate.tokens, surrogate.images)
+    found = draw_partitions(distance, ks, kinds, draws, drawn_by)
+    best = {k: label_layers(exact(distance, k), teacher.num_layers) for k in ks}
+    task = Partitions(
+        teacher=teacher,
+        model=TiedSet(_block_config(teacher, surrogate), {p.name: p.labels for p in found}, seed),
+        partitions=found,
+        best=best,
+        distance=distance,
+        swaps=draw_swaps(best, swaps, drawn_by),
+        seed=seed,
+        top1=_top1(teacher, data),
+        source=source,
+        **kwargs,
+    )
+    source.connect(data, teacher, task.layers)
+    return task
 
 
 def probe(
@@ -135,13 +188,16 @@ def _check_reads_images(source: ActivationSource, task: str) -> None:
         raise ConfigError(f"task={task} reads images, no stored activations: set activations=online")
 
 
-def _new_blocks(teacher: Teacher, options: SurrogateOptions, phases: Sequence[Phase], seed: int) -> PhaseBlocks:
+def _block_config(teacher: Teacher, options: SurrogateOptions) -> BlockConfig:
     block = {
         "num_heads": teacher.num_heads,
         **{k: v for k, v in options.block.items() if k != "num_heads" or v},
     }
-    config = from_node(BlockConfig, {"width": teacher.width, **block}, "surrogate.block")
-    blocks = PhaseBlocks(config, phases, seed)
+    return from_node(BlockConfig, {"width": teacher.width, **block}, "surrogate.block")
+
+
+def _new_blocks(teacher: Teacher, options: SurrogateOptions, phases: Sequence[Phase], seed: int) -> PhaseBlocks:
+    blocks = PhaseBlocks(_block_config(teacher, options), phases, seed)
     inherit(blocks, teacher, options.start)
     return blocks
 

@@ -15,12 +15,13 @@ from raptor.data.sources import ActivationSource, Online
 from raptor.errors import ConfigError, ModelFileError
 from raptor.models.surrogate import PhaseBlock, PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher, freeze
+from raptor.models.tied import TiedDepth, TiedSet
 from raptor.partition.phases import Phase
 from raptor.tasks.base import Task
 from raptor.tasks.fidelity import PieceScores
 from raptor.tasks.losses import TokenLoss
 
-Piece = PhaseBlock | Surrogate
+Piece = PhaseBlock | Surrogate | TiedDepth
 
 
 class Distillation(Task):
@@ -40,7 +41,7 @@ class Distillation(Task):
     teacher
         Frozen here.
     model
-        What is trained: blocks (stage 1) or a surrogate (stage 2).
+        What is trained: blocks (stage 1), a surrogate (stage 2), or several ways to tie depth, each a piece.
     loss
         Loss of one predicted layer.
     last_phase_loss
@@ -65,7 +66,7 @@ class Distillation(Task):
     def __init__(
         self,
         teacher: Teacher,
-        model: PhaseBlocks | Surrogate,
+        model: PhaseBlocks | Surrogate | TiedSet,
         loss: TokenLoss,
         last_phase_loss: TokenLoss | None = None,
         teacher_forcing: float = 0.0,
@@ -130,7 +131,7 @@ class Distillation(Task):
         return max(0.0, 1.0 - self.global_step / span) if span > 0 else 0.0
 
     def _prefix(self, piece: Piece) -> str:
-        return "" if piece is self.model else f"{piece.phase}/"
+        return "" if piece is self.model else f"{piece.name}/"
 
     def _loss_of(self, phase: Phase) -> TokenLoss:
         return self.last_phase_loss if phase.end == self.teacher.num_layers else self.loss
@@ -188,11 +189,24 @@ class Distillation(Task):
         return torch.stack(losses).sum()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Fidelity of each piece, and top-1 after handing its last layer to the rest of the teacher."""
+        """Run the teacher, and judge each piece by its layers."""
         images, labels = batch
         L = self.teacher.num_layers
         acts = Online().activations(self.teacher, images, range(L + 1))
-        teacher_logits = self.teacher.head(acts[L])
+        self.judge(acts, self.teacher.head(acts[L]), labels)
+
+    def judge(self, acts: Mapping[int, Tensor], teacher_logits: Tensor, labels: Tensor) -> None:
+        """Fidelity of each piece, and top-1 after handing its last layer to the rest of the teacher.
+
+        Parameters
+        ----------
+        acts
+            The teacher's layers 0..L, ``(B, N, D)`` each.
+        teacher_logits
+            Its logits ``(B, classes)``.
+        labels
+            ``(B,)``.
+        """
         if self.teacher_top1 is not None:
             self.teacher_top1.update(teacher_logits, labels)
         for piece, scores in self._pieces_and_scores():
@@ -210,7 +224,7 @@ class Distillation(Task):
         for piece, scores in self._pieces_and_scores():
             prefix, whole = f"val/{self._prefix(piece)}", piece is self.model
             accuracies, curves = scores.compute()
-            self._curves[str(piece.phase)] = curves
+            self._curves[piece.name] = curves
             for name, value in accuracies.items():
                 self.log(f"{prefix}{name}", value, prog_bar=whole and name == "top1")
             for measure, by_type in curves.items():
@@ -228,10 +242,13 @@ class Distillation(Task):
         if checkpoint.get("phases") != self._phases():
             raise ModelFileError(
                 f"the checkpoint of this run is of phases {checkpoint.get('phases')}, now they are {self._phases()}: "
-                "set surrogate.boundaries to the former, or start afresh under another name=..."
+                "bring the former back by surrogate.boundaries, or start afresh under another name=..."
             )
 
-    def _phases(self) -> list[list[int]]:
+    def _phases(self) -> Any:
+        """Plain data that says which layers each block produces."""
+        if isinstance(self.model, TiedSet):
+            return self.model.labels
         blocks = self.model.blocks if isinstance(self.model, Surrogate) else self.model
         return [list(phase) for phase in blocks.phases]
 

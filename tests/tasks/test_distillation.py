@@ -130,7 +130,7 @@ def test_a_surrogate_of_the_teachers_own_layers_is_perfect(teacher: Teacher) -> 
     """Scores of a rollout that is the teacher itself: R2 1, agreement 1, the teacher's own top-1."""
 
     class Perfect(torch.nn.Module):
-        phase = Phase(0, 4)
+        phase, name = Phase(0, 4), "0-4"
 
         def pieces(self) -> list:
             return [self]
