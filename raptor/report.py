@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from raptor.cli import command
-from raptor.errors import from_node
+from raptor.errors import ConfigError, from_node
 from raptor.results.run import RunFolder
 
 log = logging.getLogger("raptor.report")
@@ -37,13 +37,21 @@ def write(config: DictConfig) -> None:
     from raptor.results.gather import Study
     from raptor.results.page import write_report
 
+    if config.analysis not in (None, "small_scale"):
+        raise ConfigError(f"analysis={config.analysis} is unknown; choose small_scale or null")
     study = Study(Path(config.paths.runs) / config.study)
-    output = Path(config.output)
+    output, title = Path(config.output), config.title or f"Raptor: {config.study}"
+    if config.analysis == "small_scale":
+        from raptor.results.small_scale_page import write_small_scale
+
+        print(write_small_scale(study, output, title))
+        log.info("%s: tables, data/, small_scale.json, figures/, report.html", output)
+        return
     cross = None
     if config.table is not None:
         node: Any = OmegaConf.to_container(config.table, resolve=True)
         cross = from_node(partial(CrossTable, study), node, "table")
-    markdown = write_report(study, output, config.title or f"Raptor: {config.study}", cross)
+    markdown = write_report(study, output, title, cross)
     print(markdown)
     log.info("%s: tables, runs.csv, figures/, report.html", output)
 

@@ -63,14 +63,7 @@ def write_report(study: Study, output: Path, title: str, cross: CrossTable | Non
     if apart and (study.of_task("classifier") or study.of_task("distill") or study.surrogates()):
         caption = "Thick: mean over seeds, thin: seeds."
         figures.append(("training", "Training", caption, plots.training_curves(study)))
-    for name, _, _, figure in figures:
-        save_figure(figure, output / "figures" / name)
-
-    left_out = ", ".join(f"{name} ({state})" for name, state in study.unfinished.items())
-    about = (
-        f"{len(study.runs)} finished runs{f'; not finished and left out: {left_out}' if left_out else ''}. {study.data}"
-    )
-    write_page(output, title, about, tables, figures, study.runs[-1]["versions"], study.runs)
+    write_study_page(study, output, title, tables, figures)
     return "\n\n".join(text for _, text, _ in tables)
 
 
@@ -112,6 +105,38 @@ def write_page(
         versions=versions,
     )
     write_text(output / "report.html", html)
+
+
+def write_study_page(
+    study: Study,
+    output: Path,
+    title: str,
+    tables: Sequence[tuple[str, str, str]],
+    figures: Sequence[tuple[str, str, str, Figure]],
+) -> None:
+    """Write figures to files, and ``report.html`` with all tables and figures in it.
+
+    Parameters
+    ----------
+    study
+        Its runs are listed.
+    output
+        Folder to write to.
+    title
+        Heading of the page.
+    tables
+        Title, Markdown and caption of each.
+    figures
+        Name of file, title, caption and figure of each.
+    """
+    for name, _, _, figure in figures:
+        save_figure(figure, output / "figures" / name)
+
+    left_out = ", ".join(f"{name} ({state})" for name, state in study.unfinished.items())
+    about = (
+        f"{len(study.runs)} finished runs{f'; not finished and left out: {left_out}' if left_out else ''}. {study.data}"
+    )
+    write_page(output, title, about, tables, figures, study.runs[-1]["versions"], study.runs)
 
 
 def write_cross_table(cross: CrossTable, output: Path) -> list[tuple[str, str, str]]:

@@ -1,0 +1,166 @@
+"""The report of the small-scale study: tables, figures, the data behind them, and one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from raptor.files import write_json, write_text
+from raptor.results import small_scale, table
+from raptor.results.gather import Study
+from raptor.results.page import write_study_page
+from raptor.results.resampling import RESAMPLES
+from raptor.results.small_scale import MEASURES, SCORES
+from raptor.results.small_scale_figures import all_figures
+
+SEEDS = "mean ± standard deviation over seeds"
+RESAMPLED = f"95 % percentile intervals of {RESAMPLES} bootstrap draws of whole trainings, each with all of its rows"
+PAIRED = (
+    "Differences within each teacher, averaged over draws first; n teachers, 95 % Student interval of the mean, "
+    "two-sided Wilcoxon signed-rank test, not corrected for the number of comparisons. Teachers of equal seed share "
+    "their first weights and their order of images"
+)
+TITLES = {
+    "teachers": "Teachers",
+    "correlations": "Phase measures and fit",
+    "paired": "Max-cut against random and shuffled partitions",
+    "stochastic_depth": "Effect of stochastic depth",
+    "training": "Effect of training",
+    "swap_effects": "Layer swaps",
+    "swaps_at_equal_gap": "Layer swaps at equal depth",
+    "swap_trends": "Layer swaps and distance",
+}
+CAPTIONS = {
+    "teachers": "Every teacher of the study, however well it trained; top-1 on held-out images.",
+    "correlations": f"Over teachers (max-cut partitions) or over partitions; {RESAMPLED}.",
+    "paired": f"Max-cut less the other kind, above 0: max-cut is better. {PAIRED}.",
+    "stochastic_depth": f"Trained teachers and their max-cut surrogates; {SEEDS} (n). Last rows: untrained control, "
+    "at chance, where agreement and accuracy kept mean nothing.",
+    "training": f"Untrained teachers (step 0), checkpoints, and what they became; max-cut surrogates; {SEEDS} (n).",
+    "swap_effects": f"Layers replaced by others of their phase (intra) or another (inter), max-cut phases. {PAIRED}.",
+    "swaps_at_equal_gap": "One layer replaced, intra less inter between swaps whose layers lie equally far apart in "
+    f"depth. {PAIRED}.",
+    "swap_trends": f"What a swap keeps against distance and depth between the layers; {RESAMPLED}.",
+}
+FIGURES = {
+    "correlation_scatter": ("Phase measures and fit", "One point for each teacher and k, max-cut partition."),
+    "correlations": ("Correlation of phase measures with fit", f"Spearman; {RESAMPLED}. n: rows."),
+    "maxcut_against_others": (
+        "Max-cut against random and shuffled",
+        "Points: teachers; diamonds: mean with 95 % Student interval; above 0: max-cut is better.",
+    ),
+    "stochastic_depth": (
+        "Effect of stochastic depth",
+        "Max-cut surrogates, mean with 95 % Student interval over seeds; grey: untrained control.",
+    ),
+    "training": ("Effect of training", "Step 0: untrained. Max-cut surrogates, mean with 95 % Student interval."),
+    "layer_swaps": (
+        "Layer swaps",
+        "Trained teachers; bars: mean over teachers with 95 % Student interval; points: single swaps.",
+    ),
+    "distance_matrices": ("Distance between layers", "First seed of each; max-cut phases outlined."),
+    "r2_by_layer": (
+        "R2 by layer and token type",
+        "Trained teachers: mean over teachers and draws ± standard deviation.",
+    ),
+}
+
+
+def statistics(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Every table of the report from the rows of the study, by name of file."""
+    fits, teachers, swaps = rows["fits"], rows["teachers"], rows["swaps"]
+    trained, untrained = (teachers[teachers["stage"] == stage] for stage in ("trained", "untrained"))
+    return {
+        "teachers": teachers,
+        "correlations": small_scale.correlations(fits),
+        "paired": small_scale.paired(fits),
+        "stochastic_depth": small_scale.along(fits, trained, "drop_path"),
+        "untrained": small_scale.along(fits, untrained, "step"),
+        "training": small_scale.along(fits, small_scale.of_training(teachers), "step"),
+        "swap_effects": small_scale.swap_effects(swaps),
+        "swaps_at_equal_gap": small_scale.swaps_at_equal_gap(swaps),
+        "swap_trends": small_scale.swap_trends(swaps),
+    }
+
+
+def write_small_scale(study: Study, output: Path, title: str) -> str:
+    """Write the report of a study of ``task=partitions``; returns its tables as Markdown.
+
+    Parameters
+    ----------
+    study
+        With runs that ``task.tags`` describe; see :mod:`raptor.results.small_scale`.
+    output
+        Folder to write to; made if missing.
+    title
+        Heading of the page.
+    """
+    found = small_scale.runs(study)
+    fits = small_scale.fits(found)
+    rows = {
+        "fits": fits,
+        "teachers": small_scale.teachers(found),
+        "swaps": small_scale.swaps(found),
+        "layers": small_scale.layers(found),
+        "paired_differences": small_scale.paired_differences(fits),
+    }
+    computed = statistics(rows)
+    (output / "data").mkdir(parents=True, exist_ok=True)
+    for name, frame in {**rows, **computed}.items():
+        write_text(output / "data" / f"{name}.csv", frame.to_csv(index=False))
+    write_json(output / "small_scale.json", {name: frame.to_dict("records") for name, frame in computed.items()})
+    write_text(output / "runs.csv", table.runs_csv(study))
+
+    source = _source(study)
+    tables = []
+    for name, heading in TITLES.items():
+        frame = computed[name]
+        if name == "stochastic_depth":
+            frame = pd.concat([frame, computed["untrained"].drop(columns="step", errors="ignore")])
+        if len(frame):
+            caption = f"{CAPTIONS[name]} {source}."
+            markdown = _shown(frame).to_markdown(index=False, disable_numparse=True)
+            write_text(output / f"{name}.md", f"{markdown}\n\n{caption}\n")
+            tables.append((heading, markdown, caption))
+    figures = [
+        (name, FIGURES[name][0], f"{FIGURES[name][1]} {source}.", figure)
+        for name, figure in all_figures(found, rows, computed, source).items()
+    ]
+    write_study_page(study, output, title, tables, figures)
+    return "\n\n".join(f"{heading}\n\n{markdown}" for heading, markdown, _ in tables)
+
+
+def _source(study: Study) -> str:
+    """Teachers and data of the study, in words."""
+    found = small_scale.runs(study)
+    vits = ", ".join(f"ViTs of {layers} layers" for layers in sorted({run["teacher"]["layers"] for run in found}))
+    data = ", ".join(sorted({run["data"]["name"] for run in found}))
+    return f"{len(found)} teachers ({vits}), data {data}"
+
+
+def _shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table for people: a value and its spread or interval in one cell."""
+    shown = pd.DataFrame(index=frame.index)
+    for column in frame.columns:
+        values = frame[column]
+        if column.endswith(("_std", "_ci95", "_low", "_high", "_n")) or column == "ci95":
+            continue
+        stem, text = column.removesuffix("_mean"), values.map(_text)
+        if f"{stem}_std" in frame and stem != column:
+            spread = frame[f"{stem}_std"].map(lambda v: "" if v != v else f" ± {v:.3f}")
+            text = text + spread + frame[f"{stem}_n"].map(lambda n: f" ({n})")
+        elif f"{column}_low" in frame:
+            bounds = zip(frame[f"{column}_low"], frame[f"{column}_high"], strict=True)
+            text = text + pd.Series([f" [{_text(low)}, {_text(high)}]" for low, high in bounds], index=frame.index)
+        elif f"{column}_ci95" in frame or (column == "mean" and "ci95" in frame):
+            text = text + frame[f"{column}_ci95" if column != "mean" else "ci95"].map(lambda v: f" ± {_text(v)}")
+        shown[(MEASURES | SCORES).get(stem, stem.replace("_", " "))] = text
+    return shown
+
+
+def _text(value: object) -> str:
+    if value is None or value != value:
+        return "—"
+    return f"{value:.3f}" if isinstance(value, float) and not float(value).is_integer() else f"{value}"
