@@ -164,6 +164,7 @@ def set_up_logging() -> None:
         "in eval mode at the start of training",  # the frozen teacher
         "smaller than the logging interval",
         "LeafSpec",
+        "jit.script` is deprecated",  # torch's own, when it differentiates forward
         "`srun` command is available",  # jobs are submitted by hydra/launcher=slurm
     ):
         warnings.filterwarnings("ignore", f".*{expected}.*")

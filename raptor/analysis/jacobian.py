@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from raptor.analysis.sphere import directions
 
 Map = Callable[[Tensor], Tensor]
+log = logging.getLogger(__name__)
 
 
 def on_sphere(step: Map, norms: Tensor) -> Map:
@@ -35,7 +38,7 @@ def on_sphere(step: Map, norms: Tensor) -> Map:
 
 
 def linear_operator(step: Map, at: Tensor) -> LinearOperator:
-    """The Jacobian of a map at a point, by forward (jvp) and backward (vjp) differentiation.
+    """The Jacobian of a map at a point, by forward (jvp, linearised once) and backward (vjp) differentiation.
 
     Parameters
     ----------
@@ -54,13 +57,13 @@ def linear_operator(step: Map, at: Tensor) -> LinearOperator:
     def tensor(v: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(v, dtype=np.float64)).reshape(at.shape).to(at)
 
-    def forward(v: NDArray[Any]) -> NDArray[Any]:
-        with sdpa_kernel(SDPBackend.MATH):  # fused kernels have no forward derivative
-            product = torch.func.jvp(step, (at,), (tensor(v),))[1]
-        return product.detach().double().cpu().numpy().ravel()
-
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # fused kernels have no forward derivative
+        warnings.simplefilter("ignore")  # of torch about its own tracing
         pull_back = torch.func.vjp(step, at)[1]
+        push_forward = _linearized(step, at)
+
+    def forward(v: NDArray[Any]) -> NDArray[Any]:
+        return push_forward(tensor(v)).detach().double().cpu().numpy().ravel()
 
     def backward(v: NDArray[Any]) -> NDArray[Any]:
         return pull_back(tensor(v))[0].detach().double().cpu().numpy().ravel()
@@ -68,8 +71,25 @@ def linear_operator(step: Map, at: Tensor) -> LinearOperator:
     return LinearOperator((size, size), matvec=forward, rmatvec=backward, dtype=np.float64)
 
 
+def _linearized(step: Map, at: Tensor) -> Map:
+    """Products with the Jacobian, at less than half the cost of jvp, which goes through the point itself every time."""
+
+    def jvp(v: Tensor) -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH):
+            return torch.func.jvp(step, (at,), (v,))[1]
+
+    linear: Map = torch.func.linearize(step, at)[1]
+    # torch's tracing must agree with its own jvp, which it does not for maps that write in place
+    probe = torch.linspace(-1, 1, at.numel(), dtype=at.dtype, device=at.device).reshape(at.shape)
+    expected = jvp(probe)
+    if torch.allclose(linear(probe), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        return linear
+    log.warning("this step cannot be linearised once for all: every product goes through it again")
+    return jvp
+
+
 def jacobian_spectrum(
-    step: Map, x_1ND: Tensor, count: int, seed: int = 0, tol: float = 1e-3
+    step: Map, x_1ND: Tensor, count: int, seed: int = 0, tol: float = 1e-2
 ) -> dict[str, NDArray[Any]]:
     """Largest singular values and eigenvalues of the Jacobian of one step at a state.
 
@@ -86,7 +106,7 @@ def jacobian_spectrum(
     seed
         Of the vectors to begin with.
     tol
-        Relative accuracy.
+        Relative accuracy that the iterations stop at; singular values are far closer, since theirs are squared.
 
     Returns
     -------

@@ -1,0 +1,165 @@
+"""``python -m raptor.dynamics``: how tokens move through the depth of a teacher and its surrogates."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from raptor.cli import command
+from raptor.errors import ConfigError, from_node
+from raptor.files import write_aside
+from raptor.results.identity import check_inputs, identity, inputs
+from raptor.results.run import RunFolder
+
+log = logging.getLogger("raptor.dynamics")
+OPTIONS = ("k", "boundaries", "tokens", "shown", "ranks", "seed")
+GROUPS = ("operators", "perturbation", "jacobian")
+
+
+def folder(config: DictConfig) -> RunFolder:
+    """The run folder of a configuration."""
+    return RunFolder(config, default_name="dynamics")
+
+
+@command("dynamics", folder)
+def main(config: DictConfig, run: RunFolder) -> None:
+    """Measure, or say that it is done."""
+    result = run.result()
+    if result is None:
+        check_inputs(config)
+        with run.recording():
+            result = measure(config, run)
+    for finding in result["findings"]:
+        log.info("%s (%s): %s", finding["finding"], finding["tokens"], finding["verdict"])
+    log.info("%s: report.html, figures/, networks/*.npz, result.json", run)
+
+
+def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
+    """Measure all networks, then write numbers, figures and the page."""
+    import torch
+    from hydra.utils import instantiate
+
+    from raptor.data.batches import ImageBatches
+    from raptor.models.teacher import freeze
+    from raptor.results.dynamics_page import write_dynamics
+    from raptor.tasks.dynamics import Dynamics
+
+    begin = time.monotonic()
+    torch.manual_seed(config.seed)
+    teacher = freeze(instantiate(config.teacher, _convert_="all"))
+    options = _options(config)
+    options.check(teacher)
+    networks = {"teacher" if teacher.trained else "random weights": teacher, **_surrogates(config, teacher)}
+    if config.untrained and teacher.trained:
+        random = {"weights": None, "pretrained": False, "head": None}
+        networks["untrained"] = freeze(instantiate(config.teacher, **random, _convert_="all"))
+    data = instantiate(config.data, _convert_="all")
+    data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=config.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images = ImageBatches(data, config.split, config.images, config.batch_size, device)
+    about = {
+        "teacher": config.teacher.name,
+        "weights": config.teacher.weights,
+        "data": data.name,
+        "split": config.split,
+        "images": len(images),
+    }
+    log.info("%s on %d images of %s: %s", config.teacher.name, len(images), data.name, ", ".join(networks))
+
+    made_by = _digest(config)
+    boundaries = options.boundaries
+    found: dict[str, dict[str, Any]] = {}
+    for index, (name, model) in enumerate(networks.items()):
+        path = run.path / "networks" / f"{_file_name(name)}.npz"
+        arrays = _read(path, made_by)
+        if arrays is None:
+            done = Dynamics(model.to(device), images, options, lambda s, i=index: _say(run, i + s, len(networks)))  # type: ignore[misc]
+            arrays = done.measure(name, boundaries, teacher if index and name != "untrained" else None)
+            _write(path, arrays, made_by)
+            if model is not teacher:
+                model.cpu()
+        else:
+            log.info("%s: measured before", name)
+        boundaries = arrays["boundaries"].tolist()
+        found[name] = arrays
+    summary = write_dynamics(run.path, found, about)
+    return run.finish(
+        {
+            "task": "dynamics",
+            "model": {},
+            "seed": config.seed,
+            "source": about,
+            "boundaries": boundaries,
+            **summary,
+            "seconds": round(time.monotonic() - begin, 1),
+        }
+    )
+
+
+def _options(config: DictConfig) -> Any:
+    from raptor.tasks.dynamics_options import DynamicsOptions, Jacobian, Operators, Perturbation
+
+    kinds = dict(zip(GROUPS, (Operators, Perturbation, Jacobian), strict=True))
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    groups = {key: from_node(kind, plain[key], key) for key, kind in kinds.items()}
+    return DynamicsOptions(**{key: plain[key] for key in OPTIONS}, **groups)
+
+
+def _surrogates(config: DictConfig, teacher: Any) -> dict[str, Any]:
+    from raptor.models.io import load
+    from raptor.models.surrogate import Surrogate
+    from raptor.models.teacher import freeze
+
+    found: dict[str, Any] = {}
+    for source in config.surrogates:
+        model = load(source)
+        if not isinstance(model, Surrogate) or model.num_layers != teacher.num_layers:
+            raise ConfigError(
+                f"surrogates: {source} holds no surrogate of {teacher.num_layers} layers; name run folders of "
+                "task=finetune on this teacher"
+            )
+        label = f"k={model.k}"
+        found[label if label not in found else f"{label} ({Path(source).name})"] = freeze(model.opened_as(teacher))
+    return found
+
+
+def _say(run: RunFolder, done: float, networks: int) -> None:
+    run.update(step=round(1000 * done / networks), total=1000)
+
+
+def _digest(config: DictConfig) -> str:
+    """What networks measured before must have been measured with."""
+    made_of = {"config": identity(config), "inputs": inputs(config)}
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+
+
+def _write(path: Path, arrays: dict[str, Any], made_by: str) -> None:
+    def save(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, made_by=np.array(made_by), **arrays)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, save)
+
+
+def _read(path: Path, made_by: str) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        arrays: dict[str, Any] = dict(file)
+    return arrays if str(arrays.pop("made_by", "")) == made_by else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Figures of dynamics that are not curves over depth: projections, spectra, errors of operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from raptor.analysis.projection import along_great_circle, principal_components
+from raptor.results.dynamics_plots import colour_of, kinds_of, mark_depth, plain_log
+from raptor.results.dynamics_summary import Arrays
+from raptor.results.figures import NEUTRAL, new_figure
+
+SHOWN_CLASSES = 10
+PREDICTIONS = {"linear": "linear operator", "identity": "no change", "mean": "constant mean"}
+
+
+def projections(networks: Mapping[str, Arrays], kind: str) -> Figure:
+    """Trajectories in their two leading principal components: coloured by depth above, by class below."""
+    labelled = "labels" in next(iter(networks.values()))
+    figure = Figure(figsize=(3.2 * len(networks) + 1.0, 3.0 * (1 + labelled)), layout="constrained")
+    grid = figure.subplots(1 + labelled, len(networks), squeeze=False)
+    for column, (name, arrays) in enumerate(networks.items()):
+        points = arrays[f"shown/{kind}"]
+        xy, shares = principal_components(points)
+        layers = np.broadcast_to(np.arange(points.shape[1]), points.shape[:2])
+        ax = grid[0][column]
+        for path in xy:
+            ax.plot(*path.T, color=NEUTRAL, lw=0.3, alpha=0.35, zorder=1)
+        dots = ax.scatter(*xy.reshape(-1, 2).T, c=layers.ravel(), cmap="viridis", s=5, lw=0, zorder=2)
+        ax.set_title(f"{name} ({100 * shares.sum():.0f} % of variance)")
+        if labelled:
+            classes, last = arrays["labels"][: len(points)], grid[1][column]
+            for path, label in zip(xy, classes, strict=True):
+                if label < SHOWN_CLASSES:
+                    last.plot(*path.T, color=matplotlib.colormaps["tab10"](int(label)), lw=0.6, alpha=0.6)
+                    last.plot(*path[-1], ".", color=matplotlib.colormaps["tab10"](int(label)), ms=5)
+            last.set_title("by class, a dot at the last layer")
+    for ax in grid.ravel():
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.set_xlabel("component 1")
+    for row in grid:
+        row[0].set_ylabel("component 2")
+    figure.colorbar(dots, ax=grid[0].tolist(), label="layer")
+    return figure
+
+
+def great_circles(networks: Mapping[str, Arrays]) -> Figure:
+    """How far trajectories have come along the great circle from start to end, and how far off it they are."""
+    kinds = kinds_of(networks, "shown/")
+    figure, axes = new_figure(3.0 * len(kinds) + 1.3, 2.8, columns=len(kinds))
+    colours = colour_of(list(networks))
+    for ax, kind in zip(axes, kinds, strict=True):
+        for name, arrays in networks.items():
+            along, off = along_great_circle(arrays[f"shown/{kind}"])
+            for values, style in ((along, "-"), (off, "--")):
+                mean = np.degrees(values.mean(axis=0))
+                ax.plot(mean, color=colours[name], ls=style, lw=1.5, label=name if style == "-" else None)
+        mark_depth(ax, networks, kind)
+    axes[0].set_ylabel("degrees")
+    for label, style in (("along the great circle", "-"), ("off its plane", "--")):
+        axes[-1].plot([], [], color="black", lw=1, ls=style, label=label)
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    return figure
+
+
+def phases_of_operators(arrays: Arrays) -> list[str]:
+    """Phases that operators were fitted for, in order of depth."""
+    found = {key.split("/")[1] for key in arrays if key.startswith("operators/")}
+    return sorted(found, key=lambda phase: int(phase.split("-")[0]))
+
+
+def fitted_kinds(networks: Mapping[str, Arrays]) -> list[str]:
+    """Token types that operators were fitted for."""
+    return list(
+        dict.fromkeys(key.split("/")[2] for a in networks.values() for key in a if key.startswith("operators/"))
+    )
+
+
+def operator_spectra(networks: Mapping[str, Arrays], kind: str) -> Figure:
+    """Eigenvalues of the linear operator of each phase in the complex plane."""
+    phases = phases_of_operators(next(iter(networks.values())))
+    figure, axes = new_figure(2.9 * len(phases) + 1.0, 3.0, columns=len(phases))
+    colours = colour_of(list(networks))
+    for ax, phase in zip(axes, phases, strict=True):
+        ax.add_patch(Circle((0, 0), 1.0, fill=False, ec="black", lw=0.8))
+        for name, arrays in networks.items():
+            values = arrays[f"operators/{phase}/{kind}/eigenvalues"]
+            ax.plot(values.real, values.imag, ".", color=colours[name], ms=5, alpha=0.7, label=name)
+        ax.set_aspect("equal", adjustable="datalim")
+        ax.set_title(f"phase {phase}")
+        ax.set_xlabel("real part")
+    axes[0].set_ylabel(f"{kind}: imaginary part")
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    return figure
+
+
+def operator_errors(networks: Mapping[str, Arrays]) -> Figure:
+    """Held-out error of one step predicted by the operator, by no change and by a constant: bars by phase."""
+    kinds = fitted_kinds(networks)
+    phases = phases_of_operators(next(iter(networks.values())))
+    figure, axes = new_figure(3.4 * len(kinds) + 1.6, 2.9, columns=len(kinds))
+    colours = colour_of(list(networks))
+    width = 0.8 / (len(networks) * len(PREDICTIONS))
+    for ax, kind in zip(axes, kinds, strict=True):
+        for i, (name, arrays) in enumerate(networks.items()):
+            for j, (prediction, alpha) in enumerate(zip(PREDICTIONS, (1.0, 0.55, 0.25), strict=True)):
+                heights = [float(arrays[f"operators/{phase}/{kind}/{prediction}_error"]) for phase in phases]
+                x = np.arange(len(phases)) + (i * len(PREDICTIONS) + j + 0.5) * width - 0.4
+                ax.bar(x, heights, width, color=colours[name], alpha=alpha, label=f"{name}: {PREDICTIONS[prediction]}")
+        ax.set_xticks(range(len(phases)), phases)
+        ax.set(title=kind, xlabel="phase", yscale="log")
+    axes[0].set_ylabel("mean squared error of x^\nat the next layer, held out")
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=7)
+    return figure
+
+
+def jacobians(networks: Mapping[str, Arrays]) -> Figure:
+    """Largest singular values and eigenvalues of the Jacobian of the last step of each phase; dots are images."""
+    layers = sorted({int(key.split("/")[1]) for a in networks.values() for key in a if key.startswith("jacobian/")})
+    panels = {"": "tokens", "angular_": "directions"}
+    figure, axes = new_figure(3.6 * len(panels) + 1.4, 3.0, columns=len(panels))
+    colours = colour_of(list(networks))
+    for ax, (prefix, title) in zip(axes, panels.items(), strict=True):
+        for i, (name, arrays) in enumerate(networks.items()):
+            for measure, marker, shift in (("singular", "s", -0.05), ("eigenvalues", "o", 0.05)):
+                for at, layer in enumerate(layers):
+                    if f"jacobian/{layer}/{prefix}{measure}" not in arrays:
+                        continue
+                    values = np.abs(arrays[f"jacobian/{layer}/{prefix}{measure}"][:, 0])
+                    x = np.full(len(values), at + 0.25 * (i - (len(networks) - 1) / 2) + shift)
+                    label = name if at == 0 and measure == "singular" else None
+                    ax.plot(x, values, marker, color=colours[name], ms=4, mfc="none", label=label)
+        ax.axhline(1.0, color="black", lw=0.8, ls=":")
+        plain_log(ax)
+        ax.set_xticks(range(len(layers)), [f"{layer - 1} to {layer}" for layer in layers])
+        ax.set(title=title, xlabel="step")
+    axes[0].set_ylabel("largest of the Jacobian")
+    for label, marker in (("singular value", "s"), ("|eigenvalue|", "o")):
+        axes[-1].plot([], [], marker, color="black", mfc="none", ms=4, label=label)
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    return figure
