@@ -70,7 +70,7 @@ class FashionMNIST(ImageData):
         if input_shape[0] not in (1, 3):
             raise ConfigError(f"data=fashion_mnist gives grey images, the teacher wants {input_shape[0]} channels")
         train, val = (
-            _Resized(
+            Resized(
                 self._read(f"{name}-images-idx3-ubyte", 16), self._read(f"{name}-labels-idx1-ubyte", 8), input_shape
             )
             for name in NAMES.values()
@@ -89,9 +89,21 @@ class FashionMNIST(ImageData):
         return values if header == 8 else values.view(-1, 1, 28, 28)
 
 
-class _Resized:
-    def __init__(self, images_B1HW: Tensor, labels_B: Tensor, input_shape: tuple[int, int, int]) -> None:
-        self.images, self.labels = images_B1HW, labels_B
+class Resized:
+    """Pictures of one size in memory, resized (bicubic) and repeated over channels as they are taken.
+
+    Parameters
+    ----------
+    images
+        uint8 ``(n, C, H, W)``, C that of the input or 1.
+    labels
+        ``(n,)``.
+    input_shape
+        Channels, height and width to give.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, input_shape: tuple[int, int, int]) -> None:
+        self.images, self.labels = images, labels
         self.channels, *self.size = input_shape
 
     def __len__(self) -> int:
