@@ -88,6 +88,15 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
             r"task.blocks=runs/table1/block-0-7-r0 \(does not exist\), .*-7-12-r0 \(does not exist\); "
             "run python -m raptor.train -m experiment=table1/blocks first",
         ),
+        (
+            "train",
+            ["experiment=small_scale/fits"],
+            r"teacher.weights=runs/small_scale/teacher-p0.0-s0 \(does not exist\); "
+            "run python -m raptor.train -m experiment=small_scale/teachers first",
+        ),
+        ("train", ["task=partitions", "task.ks=[13]"], r"task\.ks=13 does not fit 12 layers"),
+        ("train", ["task=partitions", "surrogate.k=2"], r"surrogate\.k=2: task=partitions cuts by itself"),
+        ("train", ["teacher.weights=null", "teacher.drop_path=1.0"], r"teacher\.drop_path=1\.0 is a share"),
         ("train", ["data=image_folder"], r"data.root=data/pictures has no folder 'train'"),
         ("train", ["task=classifier", "teacher.weights=null", "teacher.options.num_classes=7"], "num_classes=10"),
         ("phases", ["k=13", "distance=D.npy"], "k=13 does not fit 12 layers"),

@@ -26,6 +26,7 @@ COMMON = [
 STAGES = {
     "distill": ["task=distill", "surrogate.phases=[[7,10],[10,12]]", "task.input_noise=0.1"],
     "finetune": ["task=finetune", "surrogate.boundaries=[5]"],
+    "partitions": ["task=partitions", "task.ks=[2]", "task.swaps=1", "surrogate.images=200"],
     "fast": ["method=fast", "surrogate.boundaries=[4,8]", "trainer.recompute=true"],
     "dense": [
         "protocol=mini_nyuv2",
