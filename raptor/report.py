@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from raptor.cli import command
@@ -14,6 +15,10 @@ from raptor.errors import ConfigError, from_node
 from raptor.results.run import RunFolder
 
 log = logging.getLogger("raptor.report")
+ANALYSES = {  # reports of their own; called with study, output and title
+    "small_scale": "raptor.results.small_scale_page.write_small_scale",
+    "dynamics": "raptor.results.dynamics_study.write_dynamics_study",
+}
 
 
 def folder(config: DictConfig) -> RunFolder:
@@ -37,15 +42,13 @@ def write(config: DictConfig) -> None:
     from raptor.results.gather import Study
     from raptor.results.page import write_report
 
-    if config.analysis not in (None, "small_scale"):
-        raise ConfigError(f"analysis={config.analysis} is unknown; choose small_scale or null")
+    if config.analysis not in (None, *ANALYSES):
+        raise ConfigError(f"analysis={config.analysis} is unknown; choose {', '.join(ANALYSES)} or null")
     study = Study(Path(config.paths.runs) / config.study)
     output, title = Path(config.output), config.title or f"Raptor: {config.study}"
-    if config.analysis == "small_scale":
-        from raptor.results.small_scale_page import write_small_scale
-
-        print(write_small_scale(study, output, title))
-        log.info("%s: tables, data/, small_scale.json, figures/, report.html", output)
+    if config.analysis is not None:
+        print(get_method(ANALYSES[config.analysis])(study, output, title))
+        log.info("%s: tables and their data, figures, report.html", output)
         return
     cross = None
     if config.table is not None:

@@ -20,7 +20,7 @@ from raptor.report import folder
 
 log = logging.getLogger("raptor.reproduce")
 
-COMMANDS = ("extract", "train", "phases", "report")
+COMMANDS = ("extract", "train", "phases", "dynamics", "report")
 
 
 @command("reproduce", folder)

@@ -16,7 +16,6 @@ from raptor.partition.quality import quality
 from raptor.results import dynamics_maps as maps
 from raptor.results import dynamics_plots as plots
 from raptor.results.dynamics_summary import Arrays, findings_table, judge_findings, rates, summary
-from raptor.results.figures import save_figure
 from raptor.results.heatmap import heatmap
 from raptor.results.page import write_page
 from raptor.results.provenance import versions
@@ -58,8 +57,6 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
     for name, text, caption in tables:
         write_text(output / f"{name.lower()}.md", f"{text}\n\n{caption}\n")
     figures = _figures(networks, source)
-    for name, _, _, figure in figures:
-        save_figure(figure, output / "figures" / name)
     about_line = f"{source}; networks: {', '.join(networks)}. Weights: {about['weights'] or 'as the teacher has them'}."
     write_page(output, f"Dynamics of {about['teacher']}", about_line, tables, figures, versions())
     return {"findings": findings, "networks": {name: summary(arrays) for name, arrays in networks.items()}}

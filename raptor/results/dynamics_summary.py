@@ -109,7 +109,10 @@ def _correction(kind: str) -> Callable[[Arrays], Values]:
 
 def _rank_falls(arrays: Arrays) -> Values:
     rank = curve(arrays, "effective_rank", "patches")
-    return None if rank is None else rank.max(axis=1) - rank[:, -1]
+    if rank is None:
+        return None
+    third = max(1, round(rank.shape[1] / 3))
+    return rank[:, :third].mean(axis=1) - rank[:, -third:].mean(axis=1)
 
 
 def _coherence_rises(arrays: Arrays) -> Values:
@@ -178,7 +181,7 @@ FINDINGS = [
     ),
     Finding(
         "Updates fall to low rank",
-        "largest effective rank of an image's patch updates minus that of the last step",
+        "effective rank of an image's patch updates, mean of the first third of steps minus that of the last",
         "patches",
         0.0,
         _rank_falls,

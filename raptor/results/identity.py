@@ -11,7 +11,7 @@ from raptor.errors import ConfigError
 from raptor.files import read_json, resolve, sha256
 
 STATUS = "status.json"
-BUILDS_ON = ("teacher.weights", "teacher.head", "surrogate.phases_file", "task.blocks", "task.backbone")
+BUILDS_ON = ("teacher.weights", "teacher.head", "surrogate.phases_file", "task.blocks", "task.backbone", "surrogates")
 # what may change between two calls of one run: where and how it reports, not what it computes
 NOT_IDENTITY = (
     "paths",

@@ -76,7 +76,7 @@ def write_page(
     versions: dict[str, str],
     runs: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write ``report.html``, which stands alone: tables, figures, and the runs behind them.
+    """Write figures to files, and ``report.html``, which stands alone: tables, figures, and the runs behind them.
 
     Parameters
     ----------
@@ -93,6 +93,7 @@ def write_page(
     runs
         Results to list.
     """
+    pictures = [save_figure(figure, output / "figures" / name)[0] for name, _, _, figure in figures]
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PACKAGE / "results" / "templates"), autoescape=True
     ).get_template("report.html.j2")
@@ -100,7 +101,10 @@ def write_page(
         title=title,
         about=about,
         tables=[{"title": t, "parts": _cells(text), "caption": c} for t, text, c in tables],
-        figures=[{"title": t, "caption": c, "source": embedded(f)} for _, t, c, f in figures],
+        figures=[
+            {"title": title, "caption": caption, "source": embedded(picture)}
+            for (_, title, caption, _), picture in zip(figures, pictures, strict=True)
+        ],
         all_runs=runs,
         versions=versions,
     )
@@ -114,7 +118,7 @@ def write_study_page(
     tables: Sequence[tuple[str, str, str]],
     figures: Sequence[tuple[str, str, str, Figure]],
 ) -> None:
-    """Write figures to files, and ``report.html`` with all tables and figures in it.
+    """Write the page of a study, with its runs: see :func:`write_page`.
 
     Parameters
     ----------
@@ -129,9 +133,6 @@ def write_study_page(
     figures
         Name of file, title, caption and figure of each.
     """
-    for name, _, _, figure in figures:
-        save_figure(figure, output / "figures" / name)
-
     left_out = ", ".join(f"{name} ({state})" for name, state in study.unfinished.items())
     about = (
         f"{len(study.runs)} finished runs{f'; not finished and left out: {left_out}' if left_out else ''}. {study.data}"
