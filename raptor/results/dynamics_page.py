@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from raptor.partition.quality import quality
 from raptor.results import dynamics_maps as maps
 from raptor.results import dynamics_plots as plots
 from raptor.results.dynamics_summary import Arrays, findings_table, judge_findings, rates, summary
+from raptor.results.figures import NEUTRAL
 from raptor.results.heatmap import heatmap
 from raptor.results.page import write_page
 from raptor.results.provenance import versions
@@ -104,7 +106,11 @@ def _figures(networks: Mapping[str, Arrays], source: str) -> list[tuple[str, str
     figures: list[tuple[str, str, str, Figure]] = []
 
     def add(name: str, title: str, caption: str, figure: Figure) -> None:
-        figures.append((name, title, f"{caption} {source}, n = {n}.", figure))
+        said = f"{caption} {source}, n = {n}."
+        figure.text(
+            0.01, -0.01, "\n".join(wrap(said, int(20 * figure.get_figwidth()))), size=6.5, color=NEUTRAL, va="top"
+        )
+        figures.append((name, title, said, figure))
 
     for measure, (title, label, options, note) in CURVES.items():
         if plots.kinds_of(networks, f"curves/{measure}/"):

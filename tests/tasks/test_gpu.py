@@ -1,4 +1,4 @@
-"""The step on a GPU: compiled under bf16 autocast it follows float32, and never waits for the device."""
+"""On a GPU: the step compiled under bf16 autocast follows float32 and never waits; dynamics are those of the CPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import torch
 
 from benchmarks.measure import Options
 from benchmarks.step import Step, activations, new_blocks, random_teacher
+from raptor.data.batches import ImageBatches
+from raptor.data.digits import Digits
+from raptor.models.io import load
+from raptor.models.teacher import freeze
 from raptor.partition.phases import phases_of
+from raptor.tasks.dynamics import Dynamics
+from raptor.tasks.dynamics_options import DynamicsOptions, Jacobian, Perturbation
 from raptor.tasks.execution import execute
 from raptor.tasks.losses import VarianceScaledMSE, WeightedTokenMSE
 
@@ -45,3 +51,21 @@ def test_a_step_does_not_wait_for_the_device(forcing: float, recompute: bool, lo
             step(acts)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_dynamics_are_those_of_the_cpu() -> None:
+    options = DynamicsOptions(
+        shown=3, perturbation=Perturbation(images=2, sizes=(0.1,)), jacobian=Jacobian(images=1, values=2)
+    )
+    found = []
+    for device in ("cpu", "cuda"):
+        teacher = freeze(load("package:digits_vit")).to(device)
+        data = Digits()
+        data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
+        images = ImageBatches(data, "val", 24, 8, torch.device(device))
+        found.append(Dynamics(teacher, images, options).measure(device, [5]))
+    on_cpu, on_gpu = found
+    assert on_cpu.keys() == on_gpu.keys()
+    for key, values in on_cpu.items():
+        if key.startswith(("curves/", "kicks/", "other_end/", "distance")):
+            assert on_gpu[key] == pytest.approx(values, rel=1e-3, abs=1e-4), key  # the network itself is float32
