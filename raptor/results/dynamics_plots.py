@@ -15,7 +15,7 @@ from raptor.results.dynamics_summary import Arrays
 from raptor.results.figures import NEUTRAL, new_figure
 
 COLOURS = ("#2b6ca3", "#b5442e", "#1f9e89", "#8a6bb1", "#c98b1b", "#5b4636")
-UNKICKED = 1e-6  # degrees: tokens that are equal in all images, as cls at layer 0, have no direction of another class
+UNKICKED = 1e-8  # radians: tokens that are equal in all images, as cls at layer 0, have no direction of another class
 WAYS = {"random": "-", "class": "--"}
 
 
@@ -147,29 +147,31 @@ def pooled_ranks(networks: Mapping[str, Arrays]) -> Figure:
 
 
 def kicks(networks: Mapping[str, Arrays], kind: str) -> Figure:
-    """Angle to the undisturbed trajectory after kicks: a panel for each network, a colour for each kicked layer."""
+    """Angle to the undisturbed trajectory over that of the kick: a panel for each network, a colour for each layer."""
     shown = {name: arrays for name, arrays in networks.items() if any(key.startswith("kicks/") for key in arrays)}
-    figure, axes = new_figure(3.4 * len(shown) + 1.2, 3.0, columns=len(shown))
+    figure, axes = new_figure(3.4 * len(shown) + 1.8, 3.0, columns=len(shown))
     for ax, (name, arrays) in zip(axes, shown.items(), strict=True):
         keys = [key.split("/") for key in arrays if key.startswith("kicks/") and key.endswith(f"/{kind}")]
-        layers = sorted({int(key[2]) for key in keys})
+        layers, sizes = (sorted({float(key[i]) for key in keys}) for i in (2, 3))
         for _, way, layer, size, _ in keys:
-            angles = np.degrees(arrays[f"kicks/{way}/{layer}/{size}/{kind}"].mean(axis=0))
-            if angles[0] < UNKICKED:
+            angles = arrays[f"kicks/{way}/{layer}/{size}/{kind}"]
+            if angles[:, 0].mean() < UNKICKED:
                 continue
-            colour = COLOURS[layers.index(int(layer)) % len(COLOURS)]
-            label = f"kick at layer {layer}" if way == "random" and size == keys[0][3] else None
-            ax.plot(
-                range(int(layer), int(layer) + len(angles)), angles, color=colour, ls=WAYS[way], lw=1.2, label=label
-            )
-        plain_log(ax)
+            colour = COLOURS[layers.index(float(layer)) % len(COLOURS)]
+            width = 0.6 + 1.4 * sizes.index(float(size)) / max(1, len(sizes) - 1)
+            x = range(int(layer), int(layer) + angles.shape[1])
+            ax.plot(x, (angles / angles[:, :1]).mean(axis=0), lw=width, color=colour, ls=WAYS[way])
+        ax.axhline(1.0, color="black", lw=0.6)
         mark_depth(ax, networks, name)
     low, high = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
     for ax in axes:
         ax.set_ylim(low, high)
-    axes[0].set_ylabel(f"{kind}: angle to the clean\ntrajectory (degrees)")
-    for label, style in (("random direction", "-"), ("toward another class", "--")):
-        axes[-1].plot([], [], color="black", lw=1, ls=style, label=label)
+    axes[0].set_ylabel(f"{kind}: angle to the clean\ntrajectory over that of the kick")
+    entries = [(f"kick at layer {layer:.0f}", COLOURS[i % len(COLOURS)], "-", 1.5) for i, layer in enumerate(layers)]
+    entries += [("random direction", "black", "-", 1.0), ("toward another class", "black", "--", 1.0)]
+    entries += [(f"thin to thick: size {', '.join(f'{size:g}' for size in sizes)}", "none", "-", 0.0)]
+    for label, colour, style, width in entries:
+        axes[-1].plot([], [], color=colour, lw=width, ls=style, label=label)
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return figure
 
