@@ -11,11 +11,10 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from raptor.models.tokens import TOKEN_TYPES
-from raptor.results.dynamics_summary import Arrays
+from raptor.results.dynamics_summary import UNKICKED, Arrays
 from raptor.results.figures import NEUTRAL, new_figure
 
 COLOURS = ("#2b6ca3", "#b5442e", "#1f9e89", "#8a6bb1", "#c98b1b", "#5b4636")
-UNKICKED = 1e-8  # radians: tokens that are equal in all images, as cls at layer 0, have no direction of another class
 WAYS = {"random": "-", "class": "--"}
 
 

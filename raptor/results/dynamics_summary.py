@@ -15,6 +15,9 @@ Arrays = Mapping[str, NDArray[Any]]
 Values = NDArray[np.float64] | None
 
 
+UNKICKED = 1e-8  # radians: tokens that are equal in all images, as cls at layer 0, have no direction of another class
+
+
 class Finding(NamedTuple):
     """One finding of the paper, and the number that would show it.
 
@@ -268,7 +271,7 @@ def rates(arrays: Arrays) -> list[dict[str, Any]]:
 
     rows = []
     for key in sorted(arrays):
-        if not key.startswith("kicks/"):
+        if not key.startswith("kicks/") or arrays[key][:, 0].mean() < UNKICKED:
             continue
         _, way, layer, size, kind = key.split("/")
         spread = Spread.of(contraction_rate(torch.from_numpy(arrays[key])).tolist())
