@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from raptor.data.batches import ImageBatches
+    from raptor.models.surrogate import Surrogate
     from raptor.models.teacher import freeze
     from raptor.results.dynamics_page import write_dynamics
     from raptor.tasks.dynamics import Dynamics
@@ -76,15 +78,15 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     made_by = _digest(config)
     boundaries = options.boundaries
     found: dict[str, dict[str, Any]] = {}
+    for model in networks.values():
+        model.to(device)
     for index, (name, model) in enumerate(networks.items()):
         path = run.path / "networks" / f"{_file_name(name)}.npz"
         arrays = _read(path, made_by)
         if arrays is None:
-            done = Dynamics(model.to(device), images, options, lambda s, i=index: _say(run, i + s, len(networks)))  # type: ignore[misc]
-            arrays = done.measure(name, boundaries, teacher if index and name != "untrained" else None)
+            measures = Dynamics(model, images, options, partial(_say, run, index, len(networks)))
+            arrays = measures.measure(name, boundaries, teacher if isinstance(model, Surrogate) else None)
             _write(path, arrays, made_by)
-            if model is not teacher:
-                model.cpu()
         else:
             log.info("%s: measured before", name)
         boundaries = arrays["boundaries"].tolist()
@@ -130,8 +132,8 @@ def _surrogates(config: DictConfig, teacher: Any) -> dict[str, Any]:
     return found
 
 
-def _say(run: RunFolder, done: float, networks: int) -> None:
-    run.update(step=round(1000 * done / networks), total=1000)
+def _say(run: RunFolder, before: int, networks: int, share: float) -> None:
+    run.update(step=round(1000 * (before + share) / networks), total=1000)
 
 
 def _digest(config: DictConfig) -> str:
