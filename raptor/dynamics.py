@@ -7,15 +7,12 @@ import json
 import logging
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import command
 from raptor.errors import ConfigError, from_node
-from raptor.files import write_aside
 from raptor.results.identity import check_inputs, identity, inputs
 from raptor.results.run import RunFolder
 
@@ -50,6 +47,7 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     from raptor.data.batches import ImageBatches
     from raptor.models.surrogate import Surrogate
     from raptor.models.teacher import freeze
+    from raptor.results.arrays import file_name, read_arrays, write_arrays
     from raptor.results.dynamics_page import write_dynamics
     from raptor.tasks.dynamics import Dynamics
 
@@ -72,6 +70,9 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
         "data": data.name,
         "split": config.split,
         "images": len(images),
+        "trained": teacher.trained,
+        "tokens": list(options.tokens),
+        "given": options.boundaries is not None,
     }
     log.info("%s on %d images of %s: %s", config.teacher.name, len(images), data.name, ", ".join(networks))
 
@@ -81,15 +82,16 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     for model in networks.values():
         model.to(device)
     for index, (name, model) in enumerate(networks.items()):
-        path = run.path / "networks" / f"{_file_name(name)}.npz"
-        arrays = _read(path, made_by)
+        path = run.path / "networks" / f"{file_name(name)}.npz"
+        arrays = read_arrays(path, made_by)
         if arrays is None:
             measures = Dynamics(model, images, options, partial(_say, run, index, len(networks)))
             arrays = measures.measure(name, boundaries, teacher if isinstance(model, Surrogate) else None)
-            _write(path, arrays, made_by)
+            write_arrays(path, arrays, made_by)
         else:
             log.info("%s: measured before", name)
-        boundaries = arrays["boundaries"].tolist()
+        if boundaries is None:
+            boundaries = arrays["boundaries"].tolist()
         found[name] = arrays
     summary = write_dynamics(run.path, found, about)
     return run.finish(
@@ -128,7 +130,8 @@ def _surrogates(config: DictConfig, teacher: Any) -> dict[str, Any]:
                 "task=finetune on this teacher"
             )
         label = f"k={model.k}"
-        found[label if label not in found else f"{label} ({Path(source).name})"] = freeze(model.opened_as(teacher))
+        same = sum(name.split(" ")[0] == label for name in found)
+        found[label if not same else f"{label} ({same + 1})"] = freeze(model.opened_as(teacher))
     return found
 
 
@@ -140,27 +143,6 @@ def _digest(config: DictConfig) -> str:
     """What networks measured before must have been measured with."""
     made_of = {"config": identity(config), "inputs": inputs(config)}
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
-
-
-def _write(path: Path, arrays: dict[str, Any], made_by: str) -> None:
-    def save(aside: Path) -> None:
-        with aside.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, made_by=np.array(made_by), **arrays)
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, save)
-
-
-def _read(path: Path, made_by: str) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    with np.load(path, allow_pickle=False) as file:
-        arrays: dict[str, Any] = dict(file)
-    return arrays if str(arrays.pop("made_by", "")) == made_by else None
 
 
 if __name__ == "__main__":

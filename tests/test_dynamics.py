@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from raptor.errors import ConfigError
 from raptor.files import CONFIGS
-from raptor.results.dynamics_summary import judge_findings
+from raptor.results.dynamics_findings import judge_findings
 from tests.conftest import start
 
 Call = Callable[..., None]
@@ -41,6 +42,7 @@ def test_teacher_surrogate_and_untrained_network(call: Call, tmp_path: Path) -> 
         assert shown["mean"] == pytest.approx(arrays["hypothesis/surrogate/relative"].mean(0).tolist())
         assert shown["n"] == 24
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert "relative to the norm of the teacher's layer" in (folder / "errors.md").read_text()
     assert {"convergence", "speed", "kicks_cls", "basins", "hypothesis", "jacobians", "projection_patches"} <= figures
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(figures)
@@ -101,7 +103,14 @@ def test_report_of_a_study_without_dynamics(call: Call) -> None:
 
 
 def arrays_of(gamma: np.ndarray, speed: np.ndarray) -> dict[str, np.ndarray]:
-    return {"curves/convergence/cls": gamma, "curves/speed/cls": speed, "boundaries": np.array([4])}
+    steps = speed.mean(axis=0)
+    distance = np.abs(np.cumsum(steps)[:, None] - np.cumsum(steps)[None, :])
+    return {
+        "curves/convergence/cls": gamma,
+        "curves/speed/cls": speed,
+        "boundaries": np.array([4]),
+        "distance": distance,
+    }
 
 
 def test_verdicts_on_curves_that_are_known() -> None:
@@ -126,6 +135,29 @@ def test_verdicts_on_curves_that_are_known() -> None:
 
 
 def test_experiments_name_runs_of_their_study() -> None:
-    stages = (CONFIGS / "experiment" / "dynamics.yaml").read_text()
+    stages = yaml.safe_load((CONFIGS / "experiment" / "dynamics.yaml").read_text())["stages"]
     for path in (CONFIGS / "experiment" / "dynamics").glob("*.yaml"):
-        assert f"dynamics/{path.stem}" in stages, path
+        named = any(f"dynamics/{path.stem}" in stage for stage in stages)
+        assert named is (path.stem != "clip"), path  # whose weights a user has to bring
+
+
+@pytest.mark.parametrize("layers", [4, 8, 10, 12, 16, 40])
+def test_a_straight_rise_is_no_s_curve_at_any_depth(layers: int) -> None:
+    straight = np.broadcast_to(np.linspace(0, 1, layers + 1), (20, layers + 1))
+    arrays = {"curves/convergence/cls": straight, "boundaries": np.array([2])}
+    (row,) = judge_findings({"teacher": arrays})
+    assert row["values"]["teacher"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert row["verdict"] in ("open", "does not show")
+
+
+def test_kicks_that_only_lose_angle_as_norms_grow_correct_nothing() -> None:
+    angles = np.tile([0.01, 0.005], (10, 1)) * np.random.default_rng(0).uniform(0.9, 1.1, size=(10, 1))
+    arrays = {"boundaries": np.array([1]), "kicks/random/0/0.01/cls": angles}
+
+    def verdict(carried: float) -> str:
+        (row,) = judge_findings({"teacher": {**arrays, "carried/random/0/0.01/cls": carried * angles}})
+        return str(row["verdict"])
+
+    assert verdict(1.0) == "open"  # shrinks as it would if carried along unchanged
+    assert verdict(2.0) == "shows"
+    assert verdict(0.5) == "does not show"

@@ -45,10 +45,10 @@ class ClassDirections:
         """Whether there was an image of a class, ``(C,)``."""
         return self.counts > 0
 
-    @property
-    def chance(self) -> float:
-        """Share of correct guesses at random among the classes that were seen."""
-        return 1.0 / max(1, int(self.seen.sum()))
+    def chance(self, labels: Tensor) -> float:
+        """Share that answering at random, or always the same, gets right of images with these labels ``(n,)``."""
+        largest = torch.bincount(labels.cpu()).max() / max(1, len(labels)) if len(labels) else 0.0
+        return max(float(largest), 1.0 / max(1, int(self.seen.sum())))
 
     def compute(self) -> dict[str, Tensor]:
         """Unit vectors ``(C, L+1, D)`` by token type; zero for a class that was not seen."""
@@ -73,8 +73,8 @@ def judge(points: Tensor, means: Tensor, labels: Tensor, seen: Tensor) -> dict[s
     -------
     dict
         ``own``: whether the nearest class direction of the same layer is that of the image's class; ``final``: the same
-        with the class directions of the last layer; ``pull``: cosine to the final direction of its own class minus the
-        mean cosine to those of the other classes. Each ``(B, L+1)`` in float64 on the CPU.
+        with the class directions of the last layer; ``class_mean``: cosine to the final direction of its own class.
+        Each ``(B, L+1)`` in float64 on the CPU.
     """
     unseen = ~seen.to(points.device)
     same = torch.einsum("bld,cld->blc", points, means)
@@ -83,7 +83,5 @@ def judge(points: Tensor, means: Tensor, labels: Tensor, seen: Tensor) -> dict[s
     for name, cosines in (("own", same), ("final", last)):
         nearest = cosines.masked_fill(unseen, -torch.inf).argmax(dim=-1)
         result[name] = (nearest == labels.to(points.device)[:, None]).double().cpu()
-    mine = last.gather(2, labels.to(points.device)[:, None, None].expand(-1, last.shape[1], 1))[..., 0]
-    others = (last.masked_fill(unseen, 0.0).sum(-1) - mine) / max(1, int(seen.sum()) - 1)
-    result["pull"] = (mine - others).cpu()
-    return result
+    own = labels.to(points.device)[:, None, None].expand(-1, last.shape[1], 1)
+    return result | {"class_mean": last.gather(2, own)[..., 0].cpu()}

@@ -66,6 +66,14 @@ def follow(
     return {kind: torch.stack(values, dim=1) for kind, values in found.items()}
 
 
+def carried(layers: Sequence[Tensor], displacement: Tensor) -> Steps:
+    """Baseline of :func:`follow`: the displacement ``(B, N, D)`` of a kick stays as it is while the token moves on.
+
+    Its angle changes as well, mostly because tokens grow: what shrinks no faster than this corrects nothing.
+    """
+    return lambda _, start: (x + displacement for x in layers[start + 1 :])
+
+
 def contraction_rate(angles: Tensor) -> Tensor:
     """Factor by which the angle changes from one layer to the next, by least squares on its logarithm.
 

@@ -1,4 +1,4 @@
-"""Curves over depth, one for each image: convergence, angular speed, norm, coherence, rank of updates, path length."""
+"""Curves over depth, one for each image: convergence, angular speed, norm, coherence, rank of updates."""
 
 from __future__ import annotations
 
@@ -61,15 +61,13 @@ def image_curves(layers: Sequence[Tensor], layout: TokenLayout, ranks: bool = Tr
         By measure and token type, float64 on the CPU. Of layers 0..L, ``(B, L+1)``: ``convergence``, ``norm``, and for
         types of several tokens ``coherence``. Of the steps l -> l+1, ``(B, L)``: ``speed`` in radians, and for types of
         several tokens ``stable_rank`` and ``effective_rank`` of the angular updates x^_{l+1} - x^_l of the image.
-        Of depth as a whole, ``(B, 1)``: ``detour``, the length of the path on the sphere over the angle from its start
-        to its end.
     """
     curves: dict[str, dict[str, list[Tensor]]] = {}
 
     def add(measure: str, kind: str, values: Tensor) -> None:
         curves.setdefault(measure, {}).setdefault(kind, []).append(values.cpu())
 
-    end, first, u = directions(layers[-1]), directions(layers[0]), torch.empty(0)
+    end, u = directions(layers[-1]), torch.empty(0)
     for index, x in enumerate(layers):
         before, u = u, directions(x)
         per_token = {"convergence": convergence(u, end), "norm": x.double().norm(dim=-1)}
@@ -85,10 +83,4 @@ def image_curves(layers: Sequence[Tensor], layout: TokenLayout, ranks: bool = Tr
                     powers = spectrum(layout.select(u - before, kind))
                     add("stable_rank", kind, stable_rank(powers))
                     add("effective_rank", kind, effective_rank(powers))
-    stacked = {m: {kind: torch.stack(parts, dim=1) for kind, parts in by.items()} for m, by in curves.items()}
-    straight = angle(first, end)
-    stacked["detour"] = {
-        kind: (length.sum(dim=1) / straight[:, layout.slice(kind)].mean(dim=1).cpu())[:, None]
-        for kind, length in stacked["speed"].items()
-    }
-    return stacked
+    return {m: {kind: torch.stack(parts, dim=1) for kind, parts in by.items()} for m, by in curves.items()}

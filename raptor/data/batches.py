@@ -44,6 +44,8 @@ class ImageBatches:
         for key, value, least in (("images", count, LEAST), ("batch_size", batch_size, 1)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ConfigError(f"{key}={value} must be a whole number, {least} or more")
+        if data.on_error == "skip":
+            raise ConfigError("data.on_error=skip leaves holes in what is measured: set data.on_error=raise")
         self.data, self.split, self.batch_size, self.device = data, split, batch_size, device
         images = data.images(split)
         self._images: Any = images

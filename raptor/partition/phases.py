@@ -31,7 +31,7 @@ class Phase(NamedTuple):
         return f"{self.start}-{self.end}"
 
 
-def check_boundaries(boundaries: Sequence[int], num_layers: int) -> list[int]:
+def check_boundaries(boundaries: Sequence[int], num_layers: int, key: str = "surrogate.boundaries") -> list[int]:
     """Boundaries as a plain list, once they are known to fit.
 
     Raises
@@ -42,11 +42,11 @@ def check_boundaries(boundaries: Sequence[int], num_layers: int) -> list[int]:
     values = list(boundaries)
     remedy = f"give strictly increasing layers within 1..{num_layers - 1}, such as [{max(1, num_layers // 2)}]"
     if any(isinstance(b, bool) or not isinstance(b, int) for b in values):
-        raise ConfigError(f"surrogate.boundaries={values} must be whole numbers: {remedy}")
+        raise ConfigError(f"{key}={values} must be whole numbers: {remedy}")
     if any(later <= earlier for earlier, later in pairwise(values)):
-        raise ConfigError(f"surrogate.boundaries={values} are out of order: {remedy}")
+        raise ConfigError(f"{key}={values} are out of order: {remedy}")
     if values and not (values[0] >= 1 and values[-1] < num_layers):
-        raise ConfigError(f"surrogate.boundaries={values} do not fit a teacher of {num_layers} layers: {remedy}")
+        raise ConfigError(f"{key}={values} do not fit a teacher of {num_layers} layers: {remedy}")
     return values
 
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from raptor.analysis.projection import along_great_circle, principal_components
+from raptor.results.dynamics_findings import Arrays
 from raptor.results.dynamics_plots import colour_of, kinds_of, mark_depth, plain_log
-from raptor.results.dynamics_summary import Arrays
 from raptor.results.figures import NEUTRAL, new_figure
 
 SHOWN_CLASSES = 10
@@ -34,11 +34,15 @@ def projections(networks: Mapping[str, Arrays], kind: str) -> Figure:
         ax.set_title(f"{name} ({100 * shares.sum():.0f} % of variance)")
         if labelled:
             classes, last = arrays["labels"][: len(points)], grid[1][column]
+            found, counts = np.unique(classes, return_counts=True)
+            frequent = sorted(found[np.argsort(-counts, kind="stable")[:SHOWN_CLASSES]])
             for path, label in zip(xy, classes, strict=True):
-                if label < SHOWN_CLASSES:
-                    last.plot(*path.T, color=matplotlib.colormaps["tab10"](int(label)), lw=0.6, alpha=0.6)
-                    last.plot(*path[-1], ".", color=matplotlib.colormaps["tab10"](int(label)), ms=5)
-            last.set_title("by class, a dot at the last layer")
+                if label in frequent:
+                    colour = matplotlib.colormaps["tab10"](frequent.index(label))
+                    last.plot(*path.T, color=colour, lw=0.6, alpha=0.6)
+                    last.plot(*path[-1], ".", color=colour, ms=5)
+            of = "" if len(found) <= SHOWN_CLASSES else f", the {SHOWN_CLASSES} largest of {len(found)}"
+            last.set_title(f"by class{of}; a dot at the last layer")
     for ax in grid.ravel():
         ax.set_xticks([])
         ax.set_yticks([])
@@ -83,16 +87,19 @@ def fitted_kinds(networks: Mapping[str, Arrays]) -> list[str]:
 
 def operator_spectra(networks: Mapping[str, Arrays], kind: str) -> Figure:
     """Eigenvalues of the linear operator of each phase in the complex plane."""
-    phases = phases_of_operators(next(iter(networks.values())))
-    figure, axes = new_figure(2.9 * len(phases) + 1.0, 3.0, columns=len(phases))
+    count = max(len(phases_of_operators(arrays)) for arrays in networks.values())
+    figure, axes = new_figure(2.9 * count + 1.0, 3.0, columns=count)
     colours = colour_of(list(networks))
-    for ax, phase in zip(axes, phases, strict=True):
+    for index, ax in enumerate(axes):
         ax.add_patch(Circle((0, 0), 1.0, fill=False, ec="black", lw=0.8))
+        there: dict[str, None] = {}
         for name, arrays in networks.items():
-            values = arrays[f"operators/{phase}/{kind}/eigenvalues"]
-            ax.plot(values.real, values.imag, ".", color=colours[name], ms=5, alpha=0.7, label=name)
+            for phase in phases_of_operators(arrays)[index : index + 1]:
+                values = arrays[f"operators/{phase}/{kind}/eigenvalues"]
+                ax.plot(values.real, values.imag, ".", color=colours[name], ms=5, alpha=0.7, label=name)
+                there[phase] = None
         ax.set_aspect("equal", adjustable="datalim")
-        ax.set_title(f"phase {phase}")
+        ax.set_title(f"phase {', '.join(there)}")
         ax.set_xlabel("real part")
     axes[0].set_ylabel(f"{kind}: imaginary part")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
@@ -102,18 +109,19 @@ def operator_spectra(networks: Mapping[str, Arrays], kind: str) -> Figure:
 def operator_errors(networks: Mapping[str, Arrays]) -> Figure:
     """Held-out error of one step predicted by the operator, by no change and by a constant: bars by phase."""
     kinds = fitted_kinds(networks)
-    phases = phases_of_operators(next(iter(networks.values())))
+    count = max(len(phases_of_operators(arrays)) for arrays in networks.values())
     figure, axes = new_figure(3.4 * len(kinds) + 1.6, 2.9, columns=len(kinds))
     colours = colour_of(list(networks))
     width = 0.8 / (len(networks) * len(PREDICTIONS))
     for ax, kind in zip(axes, kinds, strict=True):
         for i, (name, arrays) in enumerate(networks.items()):
+            phases = phases_of_operators(arrays)
             for j, (prediction, alpha) in enumerate(zip(PREDICTIONS, (1.0, 0.55, 0.25), strict=True)):
                 heights = [float(arrays[f"operators/{phase}/{kind}/{prediction}_error"]) for phase in phases]
                 x = np.arange(len(phases)) + (i * len(PREDICTIONS) + j + 0.5) * width - 0.4
                 ax.bar(x, heights, width, color=colours[name], alpha=alpha, label=f"{name}: {PREDICTIONS[prediction]}")
-        ax.set_xticks(range(len(phases)), phases)
-        ax.set(title=kind, xlabel="phase", yscale="log")
+        ax.set_xticks(range(count), [str(i) for i in range(1, count + 1)])
+        ax.set(title=kind, xlabel="number of the phase", yscale="log")
     axes[0].set_ylabel("mean squared error of x^\nat the next layer, held out")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=7)
     return figure

@@ -16,7 +16,8 @@ from raptor.partition.phases import phases_of
 from raptor.partition.quality import quality
 from raptor.results import dynamics_maps as maps
 from raptor.results import dynamics_plots as plots
-from raptor.results.dynamics_summary import Arrays, findings_table, judge_findings, rates, summary
+from raptor.results.dynamics_findings import Arrays, judge_findings
+from raptor.results.dynamics_summary import errors_table, findings_table, rates, summary
 from raptor.results.figures import NEUTRAL
 from raptor.results.heatmap import heatmap
 from raptor.results.page import write_page
@@ -35,9 +36,10 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
     networks
         Arrays of each network by name, the teacher first.
     about
-        What was measured: teacher, weights, data, split, images.
+        What was measured: ``teacher``, ``weights``, ``trained``, ``data``, ``split``, ``images``, ``tokens`` of the
+        distance, and whether the phases were ``given``.
     """
-    findings = judge_findings(networks)
+    findings = judge_findings(networks, given=about["given"])
     source = f"{about['teacher']}, {about['images']} images of {about['data']} ({about['split']})"
     untrained = "untrained" if "untrained" in networks else "none: no untrained network was measured"
     tables = [
@@ -45,21 +47,32 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
             "Findings",
             findings_table(findings).to_markdown(index=False),
             f"{source}. Mean ± half width of the 95 % Student interval over images; each column is one network, so the "
-            "intervals do not speak for other seeds or other teachers. The verdict is on the first network. Images "
-            f"judged by class directions: the second half. Baseline: {untrained}.",
+            "intervals do not speak for other seeds or other teachers. The verdict is on the first network; beside the "
+            "untrained one by the difference within images. An untrained network is cut by its own distance. Baseline: "
+            f"{untrained}. Kicks: {_count(networks, 'kicks/')} images; class directions: "
+            f"{_count(networks, 'basins/')} images judged.",
         )
     ]
+    errors = errors_table(networks)
+    if len(errors):
+        caption = (
+            f"Measured eps of the block-recurrent hypothesis, relative to the norm of the teacher's layer. {source}. "
+            "Mean ± half width of the 95 % interval over images, where the mean over images is largest, and at the last."
+        )
+        tables.append(("Errors", errors.to_markdown(index=False), caption))
     table = _rates_table(networks)
     if len(table):
         caption = (
             "Factor by which the angle to the undisturbed trajectory changes with each layer (least squares on its "
-            "logarithm), mean ± half width of the 95 % interval over images: below 1 kicks shrink. Random directions."
+            "logarithm), mean ± half width of the 95 % interval over images: below 1 kicks shrink; in brackets if it "
+            f"were carried along unchanged. Random directions, {_count(networks, 'kicks/')} images of {source}."
         )
         tables.append(("Contraction", table.to_markdown(index=False), caption))
     for name, text, caption in tables:
         write_text(output / f"{name.lower()}.md", f"{text}\n\n{caption}\n")
-    figures = _figures(networks, source)
-    about_line = f"{source}; networks: {', '.join(networks)}. Weights: {about['weights'] or 'as the teacher has them'}."
+    figures = _figures(networks, source, about)
+    weights = about["weights"] or ("published" if about["trained"] else "random")
+    about_line = f"{source}; networks: {', '.join(networks)}. Weights: {weights}."
     write_page(output, f"Dynamics of {about['teacher']}", about_line, tables, figures, versions())
     return {"findings": findings, "networks": {name: summary(arrays) for name, arrays in networks.items()}}
 
@@ -71,7 +84,8 @@ def _rates_table(networks: Mapping[str, Arrays]) -> pd.DataFrame:
             if row["toward"] == "random":
                 key = (row["tokens"], row["layer"], row["size"])
                 first = {"tokens": row["tokens"], "kicked layer": row["layer"], "size": row["size"]}
-                rows.setdefault(key, first)[name] = f"{row['rate']:.3f} ± {row['ci95']:.3f}"
+                cell = f"{row['rate']:.3f} ± {row['ci95']:.3f} ({row['carried']:.3f})"
+                rows.setdefault(key, first)[name] = cell
     return pd.DataFrame([rows[key] for key in sorted(rows)])
 
 
@@ -80,7 +94,8 @@ CURVES: dict[str, tuple[str, str, dict[str, Any], str]] = {  # measure: title, l
         "Directional convergence",
         "gamma = <x^(l), x^(L)>",
         {},
-        "1 at the last layer by construction; dashed: the end of another image in its place, mean over all pairs. ",
+        "1 at the last layer by construction; dashed: the end of another image in its place, mean over all "
+        "pairs; dotted: the mean end of its class, of other images. ",
     ),
     "speed": ("Angular speed", "angle to the layer before (degrees)", {"scale": float(np.degrees(1.0))}, ""),
     "norm": ("Norms", "|x|", {"log": True}, ""),
@@ -100,13 +115,21 @@ CURVES: dict[str, tuple[str, str, dict[str, Any], str]] = {  # measure: title, l
 }
 
 
-def _figures(networks: Mapping[str, Arrays], source: str) -> list[tuple[str, str, str, Figure]]:
+def _count(networks: Mapping[str, Arrays], prefix: str) -> int:
+    """How many images arrays that begin so are of; 0 where there are none."""
+    first = next(iter(networks.values()))
+    return next((len(v) for key, v in first.items() if key.startswith(prefix) and v.ndim == 2), 0)
+
+
+def _figures(
+    networks: Mapping[str, Arrays], source: str, about: Mapping[str, Any]
+) -> list[tuple[str, str, str, Figure]]:
     first = next(iter(networks.values()))
     n = len(first["curves/norm/patches"])
     figures: list[tuple[str, str, str, Figure]] = []
 
-    def add(name: str, title: str, caption: str, figure: Figure) -> None:
-        said = f"{caption} {source}, n = {n}."
+    def add(name: str, title: str, caption: str, figure: Figure, count: int = n) -> None:
+        said = f"{caption} {source}, n = {count}."
         figure.text(
             0.01, -0.01, "\n".join(wrap(said, int(20 * figure.get_figwidth()))), size=6.5, color=NEUTRAL, va="top"
         )
@@ -116,47 +139,50 @@ def _figures(networks: Mapping[str, Arrays], source: str) -> list[tuple[str, str
         if plots.kinds_of(networks, f"curves/{measure}/"):
             add(measure, title, note + BAND, plots.depth_curves(networks, f"curves/{measure}", label, **options))
     pooled = "All images at once: a matrix of one update for each token and image, decomposed."
-    add("pooled_rank", "Rank of the updates of all images", pooled, plots.pooled_ranks(networks))
-    judged = next((len(v) for key, v in first.items() if key.startswith("basins/final/")), 0)
-    if judged:
-        caption = f"Class directions are means over {n // 2} images, {judged} others are judged."
-        add("basins", "Class-dependent angular basins", caption, plots.basins(networks))
+    if maps.fitted_kinds(networks):
+        add("pooled_rank", "Rank of the updates of all images", pooled, plots.pooled_ranks(networks))
+    if judged := _count(networks, "basins/"):
+        caption = (
+            f"Directions of {int(first['basins/classes'])} classes are means over {n // 2} images; others are judged if "
+            "of one of these classes. Bands: 95 % intervals. Chance: at random, or always the largest class."
+        )
+        add("basins", "Class-dependent angular basins", caption, plots.basins(networks), judged)
     for kind in plots.kinds_of(networks, "kicks/random/"):
-        kicked = next(len(v) for key, v in first.items() if key.startswith("kicks/random/") and key.endswith(kind))
-        caption = f"All tokens of a layer are kicked. Means over {kicked} images."
-        add(f"kicks_{kind}", f"Kicks and self-correction: {kind}", caption, plots.kicks(networks, kind))
+        caption = "All tokens of a layer are kicked. Means; intervals: see the rates."
+        kicked = plots.kicks(networks, kind)
+        add(f"kicks_{kind}", f"Kicks and self-correction: {kind}", caption, kicked, _count(networks, "kicks/"))
     fitted = "Projected dynamic mode decomposition of directions, fitted on the first half of the images."
     for kind in maps.fitted_kinds(networks):
         title = f"Linear operators: eigenvalues, {kind}"
         add(f"spectra_{kind}", title, fitted, maps.operator_spectra(networks, kind))
-    caption = f"One step ahead, on the second half; one number from all tokens, without an interval. {fitted}"
-    add("operator_errors", "Linear operators: error", caption, maps.operator_errors(networks))
-    at = next((len(v) for key, v in first.items() if key.startswith("jacobian/")), 0)
-    if at:
-        caption = f"A mark for each of {at} images. Directions: of the map from x^(l) to x^(l+1) with norms held."
-        add("jacobians", "Jacobian of the last step of each phase", caption, maps.jacobians(networks))
+    if maps.fitted_kinds(networks):
+        caption = f"One step ahead, on the second half; one number from all tokens, without an interval. {fitted}"
+        add("operator_errors", "Linear operators: error", caption, maps.operator_errors(networks))
+    if at := _count(networks, "jacobian/"):
+        caption = "A mark for each image. Directions: of the map from x^(l) to x^(l+1) with norms held."
+        add("jacobians", "Jacobian of the last step of each phase", caption, maps.jacobians(networks), at)
     if any("hypothesis/surrogate/relative" in arrays for arrays in networks.values()):
         caption = f"Measured eps of the block-recurrent hypothesis. {BAND}"
         add("hypothesis", "Error of the surrogates", caption, plots.hypothesis(networks))
-    shown = f"{len(first['shown/patches'])} images of those below."
+    shown = len(first["shown/patches"])
     for kind in plots.kinds_of(networks, "shown/"):
         of = "the class token" if kind == "cls" else f"the mean of the {kind}"
-        caption = f"Directions of {of}, layers 0 to L, each network in its own components; {shown}"
-        add(f"projection_{kind}", f"Trajectories: {kind}", caption, maps.projections(networks, kind))
-    caption = f"Each trajectory against the great circle from its own start to its own end; means over {shown}"
-    add("great_circle", "Along the great circle", caption, maps.great_circles(networks))
-    caption = "Cosine distance of class token and mean patch, the phases outlined."
-    add("distance", "Distance between layers", caption, _heatmap(first, source))
+        caption = f"Directions of {of}, layers 0 to L, each network in its own components."
+        add(f"projection_{kind}", f"Trajectories: {kind}", caption, maps.projections(networks, kind), shown)
+    caption = "Each trajectory against the great circle from its own start to its own end; means."
+    add("great_circle", "Along the great circle", caption, maps.great_circles(networks), shown)
+    caption = f"Cosine distance, mean over {' and '.join(about['tokens'])}; the phases outlined."
+    add("distance", "Distance between layers", caption, _heatmap(first, source, "given" if about["given"] else "exact"))
     return figures
 
 
-def _heatmap(arrays: Arrays, source: str) -> Figure:
+def _heatmap(arrays: Arrays, source: str, solver: str) -> Figure:
     distance, boundaries = arrays["distance"], arrays["boundaries"].tolist()
     k = str(len(boundaries) + 1)
     phases = {
         "boundaries": {k: boundaries},
         "phases": {k: [list(p) for p in phases_of(boundaries, len(distance))]},
         "measures": {k: quality(distance, boundaries)},
-        "solver": "exact",
+        "solver": solver,
     }
     return heatmap(distance, phases, source)

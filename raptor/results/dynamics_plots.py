@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from raptor.models.tokens import TOKEN_TYPES
-from raptor.results.dynamics_summary import UNKICKED, Arrays
+from raptor.results.dynamics_findings import Arrays
+from raptor.results.dynamics_summary import kicked, mean_and_interval
 from raptor.results.figures import NEUTRAL, new_figure
 
 COLOURS = ("#2b6ca3", "#b5442e", "#1f9e89", "#8a6bb1", "#c98b1b", "#5b4636")
@@ -83,14 +84,16 @@ def depth_curves(
             first = len(arrays["distance"]) + 1 - values.shape[1]
             _band(ax, np.arange(first, first + values.shape[1]), scale * values, colours[name], name)
             if key == "curves/convergence":
-                other = arrays[f"other_end/{kind}"]
-                ax.plot(range(len(other)), other, color=colours[name], lw=1, ls="--")
+                ax.plot(arrays[f"other_end/{kind}"], color=colours[name], lw=1, ls="--")
+                if (own := arrays.get(f"basins/class_mean/{kind}")) is not None:
+                    ax.plot(own.mean(axis=0), color=colours[name], lw=1, ls=":")
         mark_depth(ax, networks, kind)
         if log:
             plain_log(ax)
     axes[0].set_ylabel(label)
     if key == "curves/convergence":
-        axes[-1].plot([], [], color="black", lw=1, ls="--", label="to another image's end")
+        for label, style in (("another image's end", "--"), ("its class's mean end", ":")):
+            axes[-1].plot([], [], color="black", lw=1, ls=style, label=label)
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return figure
 
@@ -105,9 +108,9 @@ def basins(networks: Mapping[str, Arrays]) -> Figure:
             for which, style in (("final", "-"), ("own", "--")):
                 values = arrays.get(f"basins/{which}/{kind}")
                 if values is not None:
-                    ax.plot(
-                        values.mean(axis=0), color=colours[name], ls=style, lw=1.5, label=name if style == "-" else None
-                    )
+                    mean, ci95 = mean_and_interval(values)
+                    ax.fill_between(range(len(mean)), mean - ci95, mean + ci95, color=colours[name], alpha=0.15, lw=0)
+                    ax.plot(mean, color=colours[name], ls=style, lw=1.5, label=name if style == "-" else None)
         chance = next(float(a["basins/chance"]) for a in networks.values() if "basins/chance" in a)
         ax.axhline(chance, color="black", lw=0.8, ls=":")
         ax.set_ylim(0, 1.02)
@@ -151,15 +154,23 @@ def kicks(networks: Mapping[str, Arrays], kind: str) -> Figure:
     figure, axes = new_figure(3.4 * len(shown) + 1.8, 3.0, columns=len(shown))
     for ax, (name, arrays) in zip(axes, shown.items(), strict=True):
         keys = [key.split("/") for key in arrays if key.startswith("kicks/") and key.endswith(f"/{kind}")]
+        baseline: list[NDArray[np.float64]] = []
         layers, sizes = (sorted({float(key[i]) for key in keys}) for i in (2, 3))
         for _, way, layer, size, _ in keys:
-            angles = arrays[f"kicks/{way}/{layer}/{size}/{kind}"]
-            if angles[:, 0].mean() < UNKICKED:
+            angles = kicked(arrays, f"kicks/{way}/{layer}/{size}/{kind}")
+            if not len(angles):
                 continue
             colour = COLOURS[layers.index(float(layer)) % len(COLOURS)]
+            if way == "random":
+                carried = kicked(arrays, f"carried/{way}/{layer}/{size}/{kind}")
+                baseline.append(
+                    np.pad((carried / carried[:, :1]).mean(axis=0), (int(layer), 0), constant_values=np.nan)
+                )
             width = 0.6 + 1.4 * sizes.index(float(size)) / max(1, len(sizes) - 1)
             x = range(int(layer), int(layer) + angles.shape[1])
             ax.plot(x, (angles / angles[:, :1]).mean(axis=0), lw=width, color=colour, ls=WAYS[way])
+        for curve in baseline:
+            ax.plot(curve, color="black", lw=0.8, ls=":")
         ax.axhline(1.0, color="black", lw=0.6)
         mark_depth(ax, networks, name)
     low, high = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
@@ -168,6 +179,7 @@ def kicks(networks: Mapping[str, Arrays], kind: str) -> Figure:
     axes[0].set_ylabel(f"{kind}: angle to the clean\ntrajectory over that of the kick")
     entries = [(f"kick at layer {layer:.0f}", COLOURS[i % len(COLOURS)], "-", 1.5) for i, layer in enumerate(layers)]
     entries += [("random direction", "black", "-", 1.0), ("toward another class", "black", "--", 1.0)]
+    entries += [("random, carried along unchanged", "black", ":", 0.8)]
     entries += [(f"thin to thick: size {', '.join(f'{size:g}' for size in sizes)}", "none", "-", 0.0)]
     for label, colour, style, width in entries:
         axes[-1].plot([], [], color=colour, lw=width, ls=style, label=label)
@@ -193,7 +205,7 @@ def hypothesis(networks: Mapping[str, Arrays]) -> Figure:
             _band(ax, np.arange(values.shape[1]), values, colours[name], name)
             baseline = scale * arrays[f"hypothesis/held/{measure}"].mean(axis=0)
             ax.plot(baseline, color=colours[name], lw=1, ls="--")
-        mark_depth(ax, networks, "all tokens" if measure == "relative" else "")
+        mark_depth(ax, shown, "all tokens" if measure == "relative" else "")
         ax.set_ylabel(label)
     axes[-1].plot([], [], color="black", lw=1, ls="--", label="start of the phase, held")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))

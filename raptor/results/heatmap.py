@@ -44,5 +44,6 @@ def heatmap(distance: Matrix, phases: Mapping[str, Any], title: str) -> Figure:
         ax.spines[["top", "right"]].set_visible(True)
     axes[0].set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="1 - cosine", shrink=0.8)
-    figure.text(0.01, 0.95, f"Distance between layers: {title}; phases by the {phases['solver']} solver")
+    how = "given phases" if phases["solver"] == "given" else f"phases by the {phases['solver']} solver"
+    figure.text(0.01, 0.95, f"Distance between layers: {title}; {how}")
     return figure

@@ -16,7 +16,7 @@ from raptor.analysis.hypothesis import held, recurrence_error
 from raptor.analysis.jacobian import jacobian_spectrum
 from raptor.analysis.moments import Moments, OtherEnd
 from raptor.analysis.operators import fit_operator, identity_error, mean_error
-from raptor.analysis.perturbation import follow, kick, random_direction
+from raptor.analysis.perturbation import carried, follow, kick, random_direction
 from raptor.analysis.rank import effective_rank, stable_rank
 from raptor.analysis.sphere import directions
 from raptor.analysis.trajectories import image_curves
@@ -30,6 +30,8 @@ from raptor.seeding import derive_seed
 from raptor.tasks.dynamics_options import DynamicsOptions
 
 Arrays = dict[str, NDArray[Any]]
+EQUAL = 1e-9
+LAYERS_SHARE = 0.7  # of the time, roughly; kicks and Jacobians take the rest
 
 
 def layers_of(model: Backbone, images: Tensor) -> list[Tensor]:
@@ -89,6 +91,7 @@ class Pass:
         if fit < len(labels):
             means = self.classes.compute()
             known = self.classes.seen[labels[fit:]]
+            self.keep("judged_labels", labels[fit:][known])
             for kind, u in pooled.items():
                 for name, values in judge(u[fit:], means[kind], labels[fit:], self.classes.seen).items():
                     self.keep(f"basins/{name}/{kind}", values[known])
@@ -98,8 +101,9 @@ class Pass:
         found = {key: torch.cat(parts).numpy() for key, parts in self._parts.items()}
         found |= {f"other_end/{kind}": curve.numpy() for kind, curve in self.other_end.compute().items()}
         found["distance"] = self.distance.compute()
-        if self.classes is not None and "labels" in found:
-            found["basins/chance"] = np.array(self.classes.chance)
+        if self.classes is not None and "judged_labels" in found:
+            chance = self.classes.chance(torch.from_numpy(found.pop("judged_labels")))
+            found |= {"basins/chance": np.array(chance), "basins/classes": np.array(int(self.classes.seen.sum()))}
         for kind in self.options.operators.tokens:
             steps = range(len(self.fitted.cross[kind]))
             powers = [(self.fitted.step(kind, s) + self.judged.step(kind, s)).update_powers for s in steps]
@@ -110,7 +114,7 @@ class Pass:
     def operators(self, boundaries: Sequence[int]) -> Arrays:
         """Spectrum and held-out errors of the linear operator of each phase."""
         found: Arrays = {}
-        L = len(next(iter(self.fitted.cross.values())))
+        L = self.distance.compute().shape[0]
         for kind in self.options.operators.tokens:
             for phase in phases_of(boundaries, L):
                 fit, held_out = (m.steps(kind, *phase) for m in (self.fitted, self.judged))
@@ -173,13 +177,16 @@ class Dynamics:
             self.sums.update(positions, layers, labels)
             if teacher is not None:
                 self._compare(layers_of(teacher, images), layers)
-            self.said((positions[-1] + 1) / count)
+            self.said(LAYERS_SHARE * (positions[-1] + 1) / count)
         found = self.sums.arrays()
         if boundaries is None:
             boundaries = solve(found["distance"], self.options.k)
+        if isinstance(self.model, Surrogate):  # its tied blocks
+            boundaries = self.model.boundaries
         found["boundaries"] = np.array(boundaries, dtype=np.int64)
-        found |= self.sums.operators(boundaries)
-        return found | self._kicks(name) | self._jacobians(name, boundaries)
+        found |= self.sums.operators(boundaries) | self._kicks(name) | self._jacobians(name, boundaries)
+        self.said(1.0)
+        return found
 
     def _compare(self, theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> None:
         cuts = self.model.boundaries if isinstance(self.model, Surrogate) else []
@@ -206,9 +213,10 @@ class Dynamics:
                     towards["class"] = self._other_class(positions, labels, means, start, x)
                 for way, direction in towards.items():
                     for size in options.sizes:
-                        after = follow(self.model.steps, layers, start, kick(x, direction, size), layout)
-                        for kind, angles in after.items():
-                            found.setdefault(f"kicks/{way}/{start}/{size}/{kind}", []).append(angles)
+                        kicked = kick(x, direction, size)
+                        for what, steps in (("kicks", self.model.steps), ("carried", carried(layers, kicked - x))):
+                            for kind, angles in follow(steps, layers, start, kicked, layout).items():
+                                found.setdefault(f"{what}/{way}/{start}/{size}/{kind}", []).append(angles)
         return {key: torch.cat(parts).numpy() for key, parts in found.items()}
 
     def _random(self, positions: Sequence[int], start: int, x: Tensor) -> Tensor:
@@ -218,16 +226,22 @@ class Dynamics:
     def _other_class(
         self, positions: Sequence[int], labels: Tensor, means: dict[str, Tensor], start: int, x: Tensor
     ) -> Tensor:
-        """The direction of another class at that layer, for each token that of its type: ``(B, N, D)``."""
+        """From the direction of an image's own class to that of another at that layer, by token type: ``(B, N, D)``.
+
+        Zero where the two are equal, as for the class token at layer 0, or where its own class has no direction.
+        """
         assert self.sums.classes is not None
         seen = self.sums.classes.seen.nonzero()[:, 0].tolist()
         targets = []
         for i, label in zip(positions, labels.tolist(), strict=True):
             others = [c for c in seen if c != label]
             targets.append(others[derive_seed(self.options.seed, "class", i) % len(others)])
-        towards = torch.empty_like(x, dtype=torch.float64)
+        towards = torch.zeros_like(x, dtype=torch.float64)
         for kind in self.model.layout.types:
-            towards[:, self.model.layout.slice(kind)] = means[kind][targets, start][:, None].to(x.device)
+            own = means[kind][labels.tolist(), start]
+            gap = means[kind][targets, start] - own
+            nowhere = (gap.norm(dim=-1) < EQUAL) | (own.norm(dim=-1) < EQUAL)
+            towards[:, self.model.layout.slice(kind)] = gap.masked_fill(nowhere[:, None], 0.0)[:, None].to(x.device)
         return towards
 
     def _jacobians(self, name: str, boundaries: Sequence[int]) -> Arrays:

@@ -103,7 +103,7 @@ class DynamicsOptions:
         if self.boundaries is None:
             check_k(self.k, L, "k")
         else:
-            check_boundaries(list(self.boundaries), L)
+            check_boundaries(list(self.boundaries), L, "boundaries")
         model.layout.require(self.tokens, "tokens")
         model.layout.require(self.operators.tokens, "operators.tokens")
         for key, value, least in (

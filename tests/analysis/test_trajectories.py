@@ -42,7 +42,6 @@ def test_great_circle() -> None:
         gamma = torch.tensor([math.cos(0.2 * (5 - k)) for k in range(6)])
         assert curves["convergence"][kind] == pytest.approx(gamma.expand(2, 6), abs=1e-6)
         assert curves["norm"][kind] == pytest.approx(torch.arange(1.0, 7.0).expand(2, 6), abs=1e-12)
-        assert curves["detour"][kind] == pytest.approx(torch.ones(2, 1), abs=1e-9)
 
 
 def test_straight_line_through_the_origin_does_not_turn() -> None:
@@ -56,13 +55,6 @@ def test_straight_line_past_the_origin_turns_by_the_arctangent() -> None:
     line = [tokens(axis(0) + k * axis(1)) for k in range(4)]
     speed = image_curves(line, LAYOUT, ranks=False)["speed"]["cls"][0]
     assert speed == pytest.approx(torch.tensor([math.atan(k + 1) - math.atan(k) for k in range(3)]), abs=1e-9)
-
-
-def test_there_and_back_is_a_detour() -> None:
-    path = great_circle_layers(0.1, 4)
-    there_and_back = [*path, path[3], path[2]]
-    detour = image_curves(there_and_back, LAYOUT, ranks=False)["detour"]["cls"]
-    assert detour == pytest.approx(torch.full((2, 1), 0.6 / 0.2), abs=1e-9)
 
 
 def test_small_angles_keep_their_digits() -> None:
@@ -163,13 +155,14 @@ def test_basins_of_separate_classes_and_of_noise() -> None:
     means = ClassDirections(5)
     means.update(pooled_directions([x[fit] for x in pure], LAYOUT), labels[fit])
     assert means.seen.tolist() == [True, True, True, False, False]
-    assert means.chance == pytest.approx(1 / 3)
+    assert means.chance(labels[judged]) == pytest.approx(1 / 3)
+    assert means.chance(torch.tensor([0, 0, 0, 1])) == 0.75  # always the same answer
     points = pooled_directions([x[judged] for x in pure], LAYOUT)["patches"]
     found = judge(points, means.compute()["patches"], labels[judged], means.seen)
     assert found["own"][:, 2].mean() == found["final"][:, 2].mean() == 1
     assert 0.15 < found["own"][:, 0].mean() < 0.55  # chance is 1/3, n = 60
-    assert found["pull"][:, 2].mean() > 0.9
-    assert found["pull"][:, 0].mean().abs() < 0.1
+    assert found["class_mean"][:, 2].mean() > 0.9
+    assert found["class_mean"][:, 0].mean().abs() < 0.1
 
 
 def test_recurrence_error() -> None:
