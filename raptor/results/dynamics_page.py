@@ -57,7 +57,7 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
     if len(errors):
         caption = (
             f"Measured eps of the block-recurrent hypothesis, relative to the norm of the teacher's layer. {source}. "
-            "Mean ± half width of the 95 % interval over images, where the mean over images is largest, and at the last."
+            "Mean ± half width of the 95 % interval over images, where that mean is largest, and at the last."
         )
         tables.append(("Errors", errors.to_markdown(index=False), caption))
     table = _rates_table(networks)
@@ -143,8 +143,8 @@ def _figures(
         add("pooled_rank", "Rank of the updates of all images", pooled, plots.pooled_ranks(networks))
     if judged := _count(networks, "basins/"):
         caption = (
-            f"Directions of {int(first['basins/classes'])} classes are means over {n // 2} images; others are judged if "
-            "of one of these classes. Bands: 95 % intervals. Chance: at random, or always the largest class."
+            f"Directions of {int(first['basins/classes'])} classes are means over {n // 2} images; others of these "
+            "classes are judged. Bands: 95 % intervals. Chance: at random, or always the largest class."
         )
         add("basins", "Class-dependent angular basins", caption, plots.basins(networks), judged)
     for kind in plots.kinds_of(networks, "kicks/random/"):
