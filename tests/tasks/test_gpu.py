@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from raptor.data.digits import Digits
 from raptor.models.io import load
 from raptor.models.teacher import freeze
 from raptor.partition.phases import phases_of
-from raptor.tasks.dynamics import Dynamics
+from raptor.tasks.dynamics import Dynamics, Pass
 from raptor.tasks.dynamics_options import DynamicsOptions, Jacobian, Perturbation
 from raptor.tasks.execution import execute
 from raptor.tasks.losses import VarianceScaledMSE, WeightedTokenMSE
@@ -69,3 +70,16 @@ def test_dynamics_are_those_of_the_cpu() -> None:
     for key, values in on_cpu.items():
         if key.startswith(("curves/", "kicks/", "other_end/", "distance")):
             assert on_gpu[key] == pytest.approx(values, rel=1e-3, abs=1e-4), key  # the network itself is float32
+
+
+def test_measures_are_those_of_the_cpu_to_a_millionth() -> None:
+    teacher = freeze(load("package:digits_vit"))
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.randn(12, teacher.layout.num_tokens, teacher.width, generator=generator) for _ in range(13)]
+    found = []
+    for device in ("cpu", "cuda"):
+        sums = Pass(teacher, 12, 3, DynamicsOptions(shown=3))
+        sums.update(range(12), [x.to(device).double() for x in layers], torch.arange(12) % 3)
+        found.append(sums.arrays() | sums.operators([4, 8]))
+    for key, values in found[0].items():
+        assert np.sort(np.abs(found[1][key]).ravel()) == pytest.approx(np.sort(np.abs(values).ravel()), rel=1e-6), key
