@@ -113,23 +113,25 @@ def jacobian_spectrum(
     -------
     dict
         ``singular``, real, and ``eigenvalues``, complex, of the Jacobian d step / d x, the largest first; and
-        ``angular_singular`` and ``angular_eigenvalues``, of the map of directions (:func:`on_sphere`), whose largest
-        singular value bounds how fast small angles grow in that step. What did not converge is NaN.
+        ``angular_singular``, of the map of directions (:func:`on_sphere`), the largest of which bounds how fast small
+        angles grow in that step. (That map leads from one tangent space to another, so it has no eigenvalues to speak
+        of.) What did not converge is NaN.
     """
-    norms = x_1ND.norm(dim=-1, keepdim=True)
-    found = {}
-    for prefix, function, at in (
-        ("", step, x_1ND),
-        ("angular_", on_sphere(step, norms), directions(x_1ND).to(x_1ND)),
-    ):
-        J = linear_operator(function, at)
-        begin = np.random.default_rng(seed).standard_normal(J.shape[0])
-        size = J.shape[0]
-        normal = LinearOperator((size, size), matvec=lambda v, J=J: J.rmatvec(J.matvec(v)), dtype=np.float64)
-        squares = _converged(eigsh, normal, count, v0=begin, tol=tol)
-        found[f"{prefix}singular"] = np.sqrt(np.maximum(squares.real, 0.0))
-        found[f"{prefix}eigenvalues"] = _converged(eigs, J, count, v0=begin, tol=tol).astype(complex)
-    return found
+    begin = np.random.default_rng(seed).standard_normal(x_1ND.numel())
+    sphere = on_sphere(step, x_1ND.norm(dim=-1, keepdim=True))
+    J = linear_operator(step, x_1ND)
+    return {
+        "singular": _singular_values(J, count, v0=begin, tol=tol),
+        "eigenvalues": _converged(eigs, J, count, v0=begin, tol=tol).astype(complex),
+        "angular_singular": _singular_values(
+            linear_operator(sphere, directions(x_1ND).to(x_1ND)), count, v0=begin, tol=tol
+        ),
+    }
+
+
+def _singular_values(J: LinearOperator, count: int, **options: Any) -> NDArray[Any]:
+    normal = LinearOperator(J.shape, matvec=lambda v: J.rmatvec(J.matvec(v)), dtype=np.float64)
+    return np.sqrt(np.maximum(_converged(eigsh, normal, count, **options).real, 0.0))
 
 
 def _converged(solve: Callable[..., NDArray[Any]], A: LinearOperator, count: int, **options: Any) -> NDArray[Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +34,7 @@ from raptor.seeding import derive_seed
 from raptor.tasks.dynamics_options import DynamicsOptions
 
 Arrays = dict[str, NDArray[Any]]
+log = logging.getLogger(__name__)
 EQUAL = 1e-9
 LAYERS_SHARE = 0.7  # of the time, roughly; kicks and Jacobians take the rest
 
@@ -170,7 +175,7 @@ class Dynamics:
         dict
             Arrays by name (docs/dynamics.md lists them).
         """
-        count = len(self.images)
+        begin, count = time.monotonic(), len(self.images)
         passes = self.images.batches(range(count))
         for positions, images, labels in track(passes, f"{name}: layers", self.images.number(count), transient=True):
             layers = layers_of(self.model, images)
@@ -184,8 +189,14 @@ class Dynamics:
         if isinstance(self.model, Surrogate):  # its tied blocks
             boundaries = self.model.boundaries
         found["boundaries"] = np.array(boundaries, dtype=np.int64)
-        found |= self.sums.operators(boundaries) | self._kicks(name) | self._jacobians(name, boundaries)
+        found |= self.sums.operators(boundaries)
+        done = [begin, time.monotonic()]
+        for measures in (partial(self._kicks, name), partial(self._jacobians, name, boundaries)):
+            found |= measures()
+            done.append(time.monotonic())
         self.said(1.0)
+        seconds = [later - earlier for earlier, later in pairwise(done)]
+        log.info("%s: layers %.0f s, kicks %.0f s, Jacobians %.0f s", name, *seconds)
         return found
 
     def _compare(self, theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> None:

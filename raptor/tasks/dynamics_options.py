@@ -40,7 +40,7 @@ class Perturbation:
         Layers to kick; None takes four, from the first to three quarters of depth.
     """
 
-    images: int = 32
+    images: int = 16
     sizes: Sequence[float] = (0.01, 0.1, 0.5)
     layers: Sequence[int] | None = None
 
@@ -57,7 +57,7 @@ class Jacobian:
         How many singular values and eigenvalues.
     """
 
-    images: int = 4
+    images: int = 2
     values: int = 4
 
 

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from raptor.analysis import jacobian
 from raptor.analysis.jacobian import jacobian_spectrum, linear_operator, on_sphere
 from raptor.analysis.moments import Moments
 from raptor.analysis.operators import fit_operator, identity_error, mean_error
@@ -132,7 +134,6 @@ def test_angular_jacobian_at_the_fixed_point_of_a_contraction() -> None:
     fixed = torch.eye(D, dtype=torch.float64)[0].expand(1, LAYOUT.num_tokens, D).clone()
     found = jacobian_spectrum(lambda v: 2 * v @ contraction(0.7).T, fixed, count=3, tol=1e-8)
     assert found["angular_singular"] == pytest.approx([0.7] * 3, abs=1e-6)
-    assert np.abs(found["angular_eigenvalues"]) == pytest.approx([0.7] * 3, abs=1e-6)
 
 
 @pytest.mark.parametrize("angular", [False, True])
@@ -151,8 +152,18 @@ def test_jacobian_of_a_tied_block_is_the_dense_one(angular: bool) -> None:
     prefix = "angular_" if angular else ""
     singular = torch.linalg.svdvals(dense)[:4]
     assert found[f"{prefix}singular"] == pytest.approx(singular.detach().numpy(), rel=1e-5)
-    eigenvalues = torch.linalg.eigvals(dense).abs().sort(descending=True).values[:3]
-    assert np.abs(found[f"{prefix}eigenvalues"])[:3] == pytest.approx(eigenvalues.detach().numpy(), rel=1e-4)
+    if not angular:
+        eigenvalues = torch.linalg.eigvals(dense).abs().sort(descending=True).values[:3]
+        assert np.abs(found["eigenvalues"])[:3] == pytest.approx(eigenvalues.detach().numpy(), rel=1e-4)
     J = linear_operator(function, at)
     v, w = (np.random.default_rng(i).standard_normal(x.numel()) for i in (0, 1))
     assert w @ J.matvec(v) == pytest.approx(v @ J.rmatvec(w), rel=1e-9)  # the two ways are each other's transpose
+
+
+def test_singular_values_that_do_not_converge_are_missing_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jacobian, "eigsh", partial(jacobian.eigsh, maxiter=1, ncv=6))
+    A = torch.diag(torch.linspace(1.0, 70.0, LAYOUT.num_tokens * D))
+    found = jacobian.jacobian_spectrum(lambda v: (v.flatten() @ A).reshape(v.shape), start(1), count=4, tol=1e-12)
+    converged = found["singular"][~np.isnan(found["singular"])]
+    assert len(converged) < 4
+    assert (converged <= 70 + 1e-6).all()
