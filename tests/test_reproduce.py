@@ -70,7 +70,7 @@ def test_only_what_is_missing_runs(place: Path) -> None:
     ("wrong", "message"),
     [
         ("study=other", "study: the experiment says which"),
-        ("stages=['fit seed=0']", "begins with none of extract, train, phases, report"),
+        ("stages=['fit seed=0']", "begins with none of extract, train, phases, dynamics, report"),
         ("stages=[]", "lists no stages"),
         ("train=['trainer.max_step=2']", "unknown key 'trainer.max_step'"),
         ("hydra/launcher=basic", "unknown key 'hydra.launcher.jobs'"),
