@@ -12,13 +12,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import command
-from raptor.errors import ConfigError, from_node
 from raptor.results.identity import check_inputs, identity, inputs
 from raptor.results.run import RunFolder
 
 log = logging.getLogger("raptor.dynamics")
-OPTIONS = ("k", "boundaries", "tokens", "shown", "ranks", "seed")
-GROUPS = ("operators", "perturbation", "jacobian")
 
 
 def folder(config: DictConfig) -> RunFolder:
@@ -46,20 +43,18 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
 
     from raptor.data.batches import ImageBatches
     from raptor.models.surrogate import Surrogate
-    from raptor.models.teacher import freeze
     from raptor.results.arrays import file_name, read_arrays, write_arrays
     from raptor.results.dynamics_page import write_dynamics
     from raptor.tasks.dynamics import Dynamics
+    from raptor.tasks.dynamics_options import DynamicsOptions
+    from raptor.tasks.networks import networks_of
 
     begin = time.monotonic()
     torch.manual_seed(config.seed)
-    teacher = freeze(instantiate(config.teacher, _convert_="all"))
-    options = _options(config)
+    options = DynamicsOptions.of(OmegaConf.to_container(config, resolve=True))
+    networks = networks_of(config.teacher, list(config.surrogates), config.untrained)
+    teacher = next(iter(networks.values()))
     options.check(teacher)
-    networks = {"teacher" if teacher.trained else "random weights": teacher, **_surrogates(config, teacher)}
-    if config.untrained and teacher.trained:
-        random = {"weights": None, "pretrained": False, "head": None}
-        networks["untrained"] = freeze(instantiate(config.teacher, **random, _convert_="all"))
     data = instantiate(config.data, _convert_="all")
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -105,34 +100,6 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
             "seconds": round(time.monotonic() - begin, 1),
         }
     )
-
-
-def _options(config: DictConfig) -> Any:
-    from raptor.tasks.dynamics_options import DynamicsOptions, Jacobian, Operators, Perturbation
-
-    kinds = dict(zip(GROUPS, (Operators, Perturbation, Jacobian), strict=True))
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    groups = {key: from_node(kind, plain[key], key) for key, kind in kinds.items()}
-    return DynamicsOptions(**{key: plain[key] for key in OPTIONS}, **groups)
-
-
-def _surrogates(config: DictConfig, teacher: Any) -> dict[str, Any]:
-    from raptor.models.io import load
-    from raptor.models.surrogate import Surrogate
-    from raptor.models.teacher import freeze
-
-    found: dict[str, Any] = {}
-    for source in config.surrogates:
-        model = load(source)
-        if not isinstance(model, Surrogate) or model.num_layers != teacher.num_layers:
-            raise ConfigError(
-                f"surrogates: {source} holds no surrogate of {teacher.num_layers} layers; name run folders of "
-                "task=finetune on this teacher"
-            )
-        label = f"k={model.k}"
-        same = sum(name.split(" ")[0] == label for name in found)
-        found[label if not same else f"{label} ({same + 1})"] = freeze(model.opened_as(teacher))
-    return found
 
 
 def _say(run: RunFolder, before: int, networks: int, share: float) -> None:

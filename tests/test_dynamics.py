@@ -14,7 +14,6 @@ import yaml
 
 from raptor.errors import ConfigError
 from raptor.files import CONFIGS
-from raptor.results.dynamics_findings import judge_findings
 from tests.conftest import start
 
 Call = Callable[..., None]
@@ -102,62 +101,8 @@ def test_report_of_a_study_without_dynamics(call: Call) -> None:
         call("report", "analysis=dynamics", "study=default")
 
 
-def arrays_of(gamma: np.ndarray, speed: np.ndarray) -> dict[str, np.ndarray]:
-    steps = speed.mean(axis=0)
-    distance = np.abs(np.cumsum(steps)[:, None] - np.cumsum(steps)[None, :])
-    return {
-        "curves/convergence/cls": gamma,
-        "curves/speed/cls": speed,
-        "boundaries": np.array([4]),
-        "distance": distance,
-    }
-
-
-def test_verdicts_on_curves_that_are_known() -> None:
-    layers = np.linspace(-6, 6, 13)
-    noise = np.random.default_rng(0).normal(scale=0.01, size=(50, 13))
-    s_curve = 1 / (1 + np.exp(-1.5 * layers)) + noise
-    straight = np.linspace(0, 1, 13) + noise
-    concave = np.sqrt(np.linspace(0, 1, 13)) + noise
-    jumps = np.full((50, 12), 0.1) + 0.2 * (np.arange(12) == 4) + noise[:, 1:]
-    flat = np.full((50, 12), 0.1) + noise[:, 1:]
-
-    def verdict(teacher: dict[str, np.ndarray], untrained: dict[str, np.ndarray], title: str) -> str:
-        found = judge_findings({"teacher": teacher, "untrained": untrained})
-        return next(row["verdict"] for row in found if row["finding"].startswith(title))
-
-    known, control = arrays_of(s_curve, jumps), arrays_of(concave, flat)
-    assert verdict(known, control, "Directions converge") == "shows"
-    assert verdict(known, control, "Speed jumps") == "shows"
-    assert verdict(control, known, "Directions converge") == "does not show"
-    assert verdict(known, known, "Directions converge") == "shows, as without training"
-    assert verdict(arrays_of(straight, flat), control, "Directions converge") in ("open", "does not show")
-
-
 def test_experiments_name_runs_of_their_study() -> None:
     stages = yaml.safe_load((CONFIGS / "experiment" / "dynamics.yaml").read_text())["stages"]
     for path in (CONFIGS / "experiment" / "dynamics").glob("*.yaml"):
         named = any(f"dynamics/{path.stem}" in stage for stage in stages)
         assert named is (path.stem != "clip"), path  # whose weights a user has to bring
-
-
-@pytest.mark.parametrize("layers", [4, 8, 10, 12, 16, 40])
-def test_a_straight_rise_is_no_s_curve_at_any_depth(layers: int) -> None:
-    straight = np.broadcast_to(np.linspace(0, 1, layers + 1), (20, layers + 1))
-    arrays = {"curves/convergence/cls": straight, "boundaries": np.array([2])}
-    (row,) = judge_findings({"teacher": arrays})
-    assert row["values"]["teacher"]["mean"] == pytest.approx(0, abs=1e-9)
-    assert row["verdict"] in ("open", "does not show")
-
-
-def test_kicks_that_only_lose_angle_as_norms_grow_correct_nothing() -> None:
-    angles = np.tile([0.01, 0.005], (10, 1)) * np.random.default_rng(0).uniform(0.9, 1.1, size=(10, 1))
-    arrays = {"boundaries": np.array([1]), "kicks/random/0/0.01/cls": angles}
-
-    def verdict(carried: float) -> str:
-        (row,) = judge_findings({"teacher": {**arrays, "carried/random/0/0.01/cls": carried * angles}})
-        return str(row["verdict"])
-
-    assert verdict(1.0) == "open"  # shrinks as it would if carried along unchanged
-    assert verdict(2.0) == "shows"
-    assert verdict(0.5) == "does not show"

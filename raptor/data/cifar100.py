@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,10 @@ import torch
 from torch import Tensor
 from torchvision.datasets.utils import download_and_extract_archive
 
-from raptor.data.fashion_mnist import Resized
-from raptor.data.module import ImageData, Images
+from raptor.data.module import Images
+from raptor.data.small_images import Resized, SmallImages, fetched
 from raptor.errors import ConfigError
-from raptor.models.io import tensors_fingerprint
 
-log = logging.getLogger(__name__)
 # the binary version, since the one that torchvision reads is a pickle
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 MD5 = "03b5dce01913d631647c71ecec9e9cb8"
@@ -24,7 +21,7 @@ FOLDER = "cifar-100-binary"
 RECORD = 2 + 3 * 32 * 32  # coarse label, fine label, red, green and blue planes
 
 
-class CIFAR100(ImageData):
+class CIFAR100(SmallImages):
     """50,000 training and 10,000 test pictures, 32x32 colour, of a hundred classes; resized where asked.
 
     Parameters
@@ -49,24 +46,17 @@ class CIFAR100(ImageData):
     @staticmethod
     def _download(folder: Path) -> Path:
         if not (folder / FOLDER / "test.bin").is_file():
-            log.info("downloading CIFAR-100 to %s (162 MB)", folder)
-            try:
-                download_and_extract_archive(URL, str(folder), md5=MD5, remove_finished=True)
-            except (RuntimeError, OSError) as error:
-                raise ConfigError(
-                    f"CIFAR-100 cannot be downloaded from {URL} ({error}): unpack that archive elsewhere and set "
-                    "data.root to the folder with its train.bin and test.bin"
-                ) from error
+            fetched(
+                f"CIFAR-100 (162 MB, {URL})",
+                "unpack that archive elsewhere and set data.root to the folder with its train.bin and test.bin",
+                lambda: download_and_extract_archive(URL, str(folder), md5=MD5, remove_finished=True),
+            )
         return folder / FOLDER
 
     @property
     def num_classes(self) -> int:
         """A hundred."""
         return 100
-
-    def digest(self, images: Any) -> str:
-        """Over all bytes."""
-        return tensors_fingerprint({"images": images.images, "labels": images.labels})
 
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
         """Training and test pictures, resized (bicubic) where the teacher takes another size."""

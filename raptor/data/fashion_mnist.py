@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.datasets import FashionMNIST as Published
-from torchvision.transforms.v2 import functional as TF
 
-from raptor.data.module import ImageData, Images
+from raptor.data.module import Images
+from raptor.data.small_images import Resized, SmallImages, fetched
 from raptor.errors import ConfigError
-from raptor.models.io import tensors_fingerprint
 
-log = logging.getLogger(__name__)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist puts them
 NAMES = {"train": "train", "val": "t10k"}
 
 
-class FashionMNIST(ImageData):
+class FashionMNIST(SmallImages):
     """60,000 training and 10,000 test photographs, 28x28 grey, resized to the teacher's input.
 
     Parameters
@@ -47,23 +44,14 @@ class FashionMNIST(ImageData):
 
     @staticmethod
     def _download(folder: Path) -> Path:
-        log.info("downloading Fashion-MNIST to %s (31 MB)", folder)
-        try:
-            return Path(Published(str(folder), download=True).raw_folder)
-        except (RuntimeError, OSError) as error:
-            raise ConfigError(
-                f"Fashion-MNIST cannot be downloaded ({error}): install Debian's dataset-fashion-mnist, or set "
-                "data.root to a folder with its four *-ubyte.gz files"
-            ) from error
+        remedy = "install Debian's dataset-fashion-mnist, or set data.root to a folder with its four *-ubyte.gz files"
+        published = fetched("Fashion-MNIST (31 MB)", remedy, lambda: Published(str(folder), download=True))
+        return Path(published.raw_folder)
 
     @property
     def num_classes(self) -> int:
         """Ten."""
         return 10
-
-    def digest(self, images: Any) -> str:
-        """Over all bytes."""
-        return tensors_fingerprint({"images": images.images, "labels": images.labels})
 
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
         """Training and test photographs, resized (bicubic) and repeated over channels."""
@@ -87,28 +75,3 @@ class FashionMNIST(ImageData):
             raise ConfigError(f"{packed} is damaged ({error}): fetch it again") from error
         values = torch.from_numpy(np.frombuffer(data, np.uint8, offset=header).copy())
         return values if header == 8 else values.view(-1, 1, 28, 28)
-
-
-class Resized:
-    """Pictures of one size in memory, resized (bicubic) and repeated over channels as they are taken.
-
-    Parameters
-    ----------
-    images
-        uint8 ``(n, C, H, W)``, C that of the input or 1.
-    labels
-        ``(n,)``.
-    input_shape
-        Channels, height and width to give.
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor, input_shape: tuple[int, int, int]) -> None:
-        self.images, self.labels = images, labels
-        self.channels, *self.size = input_shape
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        image = TF.resize(self.images[i], self.size, interpolation=TF.InterpolationMode.BICUBIC, antialias=True)
-        return image.expand(self.channels, -1, -1), int(self.labels[i])

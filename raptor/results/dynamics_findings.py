@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from raptor.analysis.jumps import speed_jump
 from raptor.partition.maxcut import exact
 from raptor.results.statistics import Spread
 
@@ -80,13 +81,9 @@ def _registers_slow(arrays: Arrays) -> Values:
 
 def _jump(kind: str) -> Callable[[Arrays], Values]:
     def of(arrays: Arrays) -> Values:
-        speed, boundaries = curve(arrays, "speed", kind), arrays["boundaries"]
-        if speed is None or not len(boundaries):
-            return None
-        step = np.arange(speed.shape[1])
-        at = np.isin(step, boundaries)  # the step from layer b leaves the phase that ends there
-        others = ~at & (step > 0)  # no phase can end at layer 0
-        return np.degrees(speed[:, at].mean(1) - speed[:, others].mean(1)) if others.any() else None
+        speed = curve(arrays, "speed", kind)
+        jump = None if speed is None else speed_jump(speed, arrays["boundaries"].tolist())
+        return None if jump is None else np.degrees(jump)
 
     return of
 
@@ -191,6 +188,13 @@ FINDINGS = [
 ]
 
 
+def with_own_cut(name: str, arrays: Arrays) -> Arrays:
+    """Arrays with an untrained network's phases cut from its own distance; other networks as they are."""
+    if name != "untrained" or "distance" not in arrays:
+        return arrays
+    return {**arrays, "boundaries": np.array(exact(arrays["distance"], len(arrays["boundaries"]) + 1))}
+
+
 def judge_findings(networks: Mapping[str, Arrays], given: bool = False) -> list[dict[str, Any]]:
     """Every finding with its statistic for each network, and a verdict on the first.
 
@@ -213,9 +217,7 @@ def judge_findings(networks: Mapping[str, Arrays], given: bool = False) -> list[
     for finding in FINDINGS:
         values = {}
         for name, arrays in networks.items():
-            own = name == "untrained" and not given and "distance" in arrays
-            cut = {"boundaries": np.array(exact(arrays["distance"], len(arrays["boundaries"]) + 1))} if own else {}
-            if (found := finding.of({**arrays, **cut})) is not None:
+            if (found := finding.of(arrays if given else with_own_cut(name, arrays))) is not None:
                 values[name] = found
         if not values:
             continue

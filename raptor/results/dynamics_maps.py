@@ -11,8 +11,8 @@ from matplotlib.patches import Circle
 
 from raptor.analysis.projection import along_great_circle, principal_components
 from raptor.results.dynamics_findings import Arrays
-from raptor.results.dynamics_plots import colour_of, kinds_of, mark_depth, plain_log
-from raptor.results.figures import NEUTRAL, new_figure
+from raptor.results.dynamics_panels import colour_of, ends_of, plain_log, type_panels
+from raptor.results.figures import NEUTRAL, legend_beside, new_figure
 
 SHOWN_CLASSES = 10
 PREDICTIONS = {"linear": "linear operator", "identity": "no change", "mean": "constant mean"}
@@ -55,20 +55,17 @@ def projections(networks: Mapping[str, Arrays], kind: str) -> Figure:
 
 def great_circles(networks: Mapping[str, Arrays]) -> Figure:
     """How far trajectories have come along the great circle from start to end, and how far off it they are."""
-    kinds = kinds_of(networks, "shown/")
-    figure, axes = new_figure(3.0 * len(kinds) + 1.3, 2.8, columns=len(kinds))
+    figure, panels = type_panels(networks, "shown/")
     colours = colour_of(list(networks))
-    for ax, kind in zip(axes, kinds, strict=True):
+    for kind, ax in panels.items():
         for name, arrays in networks.items():
             along, off = along_great_circle(arrays[f"shown/{kind}"])
             for values, style in ((along, "-"), (off, "--")):
                 mean = np.degrees(values.mean(axis=0))
                 ax.plot(mean, color=colours[name], ls=style, lw=1.5, label=name if style == "-" else None)
-        mark_depth(ax, networks, kind)
-    axes[0].set_ylabel("degrees")
-    for label, style in (("along the great circle", "-"), ("off its plane", "--")):
-        axes[-1].plot([], [], color="black", lw=1, ls=style, label=label)
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    first, last = ends_of(panels)
+    first.set_ylabel("degrees")
+    legend_beside(last, {"along the great circle": {}, "off its plane": {"ls": "--"}})
     return figure
 
 
@@ -102,7 +99,7 @@ def operator_spectra(networks: Mapping[str, Arrays], kind: str) -> Figure:
         ax.set_title(f"phase {', '.join(there)}")
         ax.set_xlabel("real part")
     axes[0].set_ylabel(f"{kind}: imaginary part")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    legend_beside(axes[-1])
     return figure
 
 
@@ -123,7 +120,7 @@ def operator_errors(networks: Mapping[str, Arrays]) -> Figure:
         ax.set_xticks(range(count), [str(i) for i in range(1, count + 1)])
         ax.set(title=kind, xlabel="number of the phase", yscale="log")
     axes[0].set_ylabel("mean squared error of x^\nat the next layer, held out")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=7)
+    legend_beside(axes[-1], fontsize=7)
     return figure
 
 
@@ -148,7 +145,6 @@ def jacobians(networks: Mapping[str, Arrays]) -> Figure:
         ax.set_xticks(range(len(layers)), [f"{layer - 1} to {layer}" for layer in layers])
         ax.set(title=title, xlabel="step")
     axes[0].set_ylabel("largest of the Jacobian")
-    for label, marker in (("singular value", "s"), ("|eigenvalue|", "o")):
-        axes[-1].plot([], [], marker, color="black", mfc="none", ms=4, label=label)
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    markers = {"singular value": "s", "|eigenvalue|": "o"}
+    legend_beside(axes[-1], {label: {"marker": m, "ls": "", "mfc": "none", "ms": 4} for label, m in markers.items()})
     return figure

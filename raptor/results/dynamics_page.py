@@ -17,7 +17,8 @@ from raptor.partition.quality import quality
 from raptor.results import dynamics_maps as maps
 from raptor.results import dynamics_plots as plots
 from raptor.results.dynamics_findings import Arrays, judge_findings
-from raptor.results.dynamics_summary import errors_table, findings_table, rates, summary
+from raptor.results.dynamics_panels import kinds_of
+from raptor.results.dynamics_summary import errors_table, findings_table, jumps_table, rates, summary
 from raptor.results.figures import NEUTRAL
 from raptor.results.heatmap import heatmap
 from raptor.results.page import write_page
@@ -60,6 +61,15 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
             "Mean ± half width of the 95 % interval over images, where that mean is largest, and at the last."
         )
         tables.append(("Errors", errors.to_markdown(index=False), caption))
+    jumps = jumps_table(networks, about["given"])
+    if len(jumps):
+        caption = (
+            "Mean step into a new phase minus mean of the other steps from layer 1 on. Phases are cut from the same "
+            "directions, so a jump is no surprise by itself: the last column counts, of contiguous partitions into as "
+            f"many phases, those with a jump at least as large on average. {source}. Mean ± half width of the 95 % "
+            "interval over images."
+        )
+        tables.append(("Jumps", jumps.to_markdown(index=False), caption))
     table = _rates_table(networks)
     if len(table):
         caption = (
@@ -136,7 +146,7 @@ def _figures(
         figures.append((name, title, said, figure))
 
     for measure, (title, label, options, note) in CURVES.items():
-        if plots.kinds_of(networks, f"curves/{measure}/"):
+        if kinds_of(networks, f"curves/{measure}/"):
             add(measure, title, note + BAND, plots.depth_curves(networks, f"curves/{measure}", label, **options))
     pooled = "All images at once: a matrix of one update for each token and image, decomposed."
     if maps.fitted_kinds(networks):
@@ -147,7 +157,7 @@ def _figures(
             "classes are judged. Bands: 95 % intervals. Chance: at random, or always the largest class."
         )
         add("basins", "Class-dependent angular basins", caption, plots.basins(networks), judged)
-    for kind in plots.kinds_of(networks, "kicks/random/"):
+    for kind in kinds_of(networks, "kicks/random/"):
         caption = "All tokens of a layer are kicked. Means; intervals: see the rates."
         kicked = plots.kicks(networks, kind)
         add(f"kicks_{kind}", f"Kicks and self-correction: {kind}", caption, kicked, _count(networks, "kicks/"))
@@ -165,7 +175,7 @@ def _figures(
         caption = f"Measured eps of the block-recurrent hypothesis. {BAND}"
         add("hypothesis", "Error of the surrogates", caption, plots.hypothesis(networks))
     shown = len(first["shown/patches"])
-    for kind in plots.kinds_of(networks, "shown/"):
+    for kind in kinds_of(networks, "shown/"):
         of = "the class token" if kind == "cls" else f"the mean of the {kind}"
         caption = f"Directions of {of}, layers 0 to L, each network in its own components."
         add(f"projection_{kind}", f"Trajectories: {kind}", caption, maps.projections(networks, kind), shown)

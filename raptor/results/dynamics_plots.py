@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from raptor.models.tokens import TOKEN_TYPES
 from raptor.results.dynamics_findings import Arrays
-from raptor.results.dynamics_summary import kicked, mean_and_interval
-from raptor.results.figures import NEUTRAL, new_figure
+from raptor.results.dynamics_panels import COLOURS, colour_of, ends_of, mark_depth, plain_log, type_panels
+from raptor.results.dynamics_summary import kicked, mean_and_interval, share_and_interval
+from raptor.results.figures import legend_beside, new_figure
 
-COLOURS = ("#2b6ca3", "#b5442e", "#1f9e89", "#8a6bb1", "#c98b1b", "#5b4636")
 WAYS = {"random": "-", "class": "--"}
-
-
-def colour_of(networks: Sequence[str]) -> dict[str, str]:
-    """A colour for each network, grey for those without training."""
-    trained = [name for name in networks if name not in ("untrained", "random weights")]
-    return {name: COLOURS[trained.index(name) % len(COLOURS)] if name in trained else NEUTRAL for name in networks}
-
-
-def mark_depth(ax: Axes, networks: Mapping[str, Arrays], title: str) -> None:
-    """Label depth and draw the phase boundaries."""
-    for boundary in next(iter(networks.values()))["boundaries"]:
-        ax.axvline(boundary + 0.5, color=NEUTRAL, lw=0.8, ls=":")
-    ax.set(title=title, xlabel="layer")
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def _band(ax: Axes, x: NDArray[np.float64], values: NDArray[np.float64], colour: str, label: str) -> None:
@@ -38,20 +23,6 @@ def _band(ax: Axes, x: NDArray[np.float64], values: NDArray[np.float64], colour:
     low, high = np.quantile(values, [0.1, 0.9], axis=0)
     ax.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
     ax.plot(x, values.mean(axis=0), color=colour, lw=1.6, label=label)
-
-
-def kinds_of(networks: Mapping[str, Arrays], prefix: str) -> list[str]:
-    """Token types for which some network has arrays that begin so."""
-    found = {key.rsplit("/", 1)[1] for arrays in networks.values() for key in arrays if key.startswith(prefix)}
-    return [kind for kind in TOKEN_TYPES if kind in found]
-
-
-def plain_log(ax: Axes) -> None:
-    """A logarithmic axis with plain numbers, also between the powers of ten where there are few of those."""
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter("{x:g}" if high < 8 * low else NullFormatter())
 
 
 def depth_curves(
@@ -73,10 +44,9 @@ def depth_curves(
     scale
         To multiply with.
     """
-    kinds = kinds_of(networks, f"{key}/")
-    figure, axes = new_figure(3.0 * len(kinds) + 0.9, 2.8, columns=len(kinds))
+    figure, panels = type_panels(networks, f"{key}/", beside=0.9)
     colours = colour_of(list(networks))
-    for ax, kind in zip(axes, kinds, strict=True):
+    for kind, ax in panels.items():
         for name, arrays in networks.items():
             values = arrays.get(f"{key}/{kind}")
             if values is None:
@@ -87,47 +57,41 @@ def depth_curves(
                 ax.plot(arrays[f"other_end/{kind}"], color=colours[name], lw=1, ls="--")
                 if (own := arrays.get(f"basins/class_mean/{kind}")) is not None:
                     ax.plot(own.mean(axis=0), color=colours[name], lw=1, ls=":")
-        mark_depth(ax, networks, kind)
         if log:
             plain_log(ax)
-    axes[0].set_ylabel(label)
-    if key == "curves/convergence":
-        for label, style in (("another image's end", "--"), ("its class's mean end", ":")):
-            axes[-1].plot([], [], color="black", lw=1, ls=style, label=label)
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    first, last = ends_of(panels)
+    first.set_ylabel(label)
+    baselines = {"another image's end": {"ls": "--"}, "its class's mean end": {"ls": ":"}}
+    legend_beside(last, baselines if key == "curves/convergence" else None)
     return figure
 
 
 def basins(networks: Mapping[str, Arrays]) -> Figure:
     """Nearest class direction on held-out images: accuracy by layer, against chance."""
-    kinds = kinds_of(networks, "basins/final/")
-    figure, axes = new_figure(3.0 * len(kinds) + 1.6, 2.8, columns=len(kinds))
+    figure, panels = type_panels(networks, "basins/final/", beside=1.6)
     colours = colour_of(list(networks))
-    for ax, kind in zip(axes, kinds, strict=True):
+    chance = next(float(a["basins/chance"]) for a in networks.values() if "basins/chance" in a)
+    for kind, ax in panels.items():
         for name, arrays in networks.items():
             for which, style in (("final", "-"), ("own", "--")):
                 values = arrays.get(f"basins/{which}/{kind}")
                 if values is not None:
-                    mean, ci95 = mean_and_interval(values)
-                    ax.fill_between(range(len(mean)), mean - ci95, mean + ci95, color=colours[name], alpha=0.15, lw=0)
-                    ax.plot(mean, color=colours[name], ls=style, lw=1.5, label=name if style == "-" else None)
-        chance = next(float(a["basins/chance"]) for a in networks.values() if "basins/chance" in a)
+                    share, low, high = share_and_interval(values)
+                    ax.fill_between(range(len(share)), low, high, color=colours[name], alpha=0.15, lw=0)
+                    ax.plot(share, color=colours[name], ls=style, lw=1.5, label=name if style == "-" else None)
         ax.axhline(chance, color="black", lw=0.8, ls=":")
         ax.set_ylim(0, 1.02)
-        mark_depth(ax, networks, kind)
-    axes[0].set_ylabel("held-out images nearest\nto their class direction")
-    for label, style in (("of the last layer", "-"), ("of the same layer", "--"), ("chance", ":")):
-        axes[-1].plot([], [], color="black", lw=1, ls=style, label=label)
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    first, last = ends_of(panels)
+    first.set_ylabel("held-out images nearest\nto their class direction")
+    legend_beside(last, {"of the last layer": {}, "of the same layer": {"ls": "--"}, "chance": {"ls": ":"}})
     return figure
 
 
 def pooled_ranks(networks: Mapping[str, Arrays]) -> Figure:
     """Rank of the updates of all images together, by step."""
-    kinds = kinds_of(networks, "pooled/stable_rank/")
-    figure, axes = new_figure(3.0 * len(kinds) + 1.3, 2.8, columns=len(kinds))
+    figure, panels = type_panels(networks, "pooled/stable_rank/")
     colours = colour_of(list(networks))
-    for ax, kind in zip(axes, kinds, strict=True):
+    for kind, ax in panels.items():
         for name, arrays in networks.items():
             for measure, style in (("stable_rank", "-"), ("effective_rank", "--")):
                 values = arrays[f"pooled/{measure}/{kind}"]
@@ -140,11 +104,9 @@ def pooled_ranks(networks: Mapping[str, Arrays]) -> Figure:
                     label=name if style == "-" else None,
                 )
         plain_log(ax)
-        mark_depth(ax, networks, kind)
-    axes[0].set_ylabel("rank of all updates x^(l+1) - x^(l)")
-    for label, style in (("stable rank", "-"), ("effective rank", "--")):
-        axes[-1].plot([], [], color="black", lw=1, ls=style, label=label)
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    first, last = ends_of(panels)
+    first.set_ylabel("rank of all updates x^(l+1) - x^(l)")
+    legend_beside(last, {"stable rank": {}, "effective rank": {"ls": "--"}})
     return figure
 
 
@@ -168,7 +130,9 @@ def kicks(networks: Mapping[str, Arrays], kind: str) -> Figure:
                 )
             width = 0.6 + 1.4 * sizes.index(float(size)) / max(1, len(sizes) - 1)
             x = range(int(layer), int(layer) + angles.shape[1])
-            ax.plot(x, (angles / angles[:, :1]).mean(axis=0), lw=width, color=colour, ls=WAYS[way])
+            mean, ci95 = mean_and_interval(angles / angles[:, :1])
+            ax.fill_between(x, mean - ci95, mean + ci95, color=colour, alpha=0.12, lw=0)
+            ax.plot(x, mean, lw=width, color=colour, ls=WAYS[way])
         for curve in baseline:
             ax.plot(curve, color="black", lw=0.8, ls=":")
         ax.axhline(1.0, color="black", lw=0.6)
@@ -177,13 +141,13 @@ def kicks(networks: Mapping[str, Arrays], kind: str) -> Figure:
     for ax in axes:
         ax.set_ylim(low, high)
     axes[0].set_ylabel(f"{kind}: angle to the clean\ntrajectory over that of the kick")
-    entries = [(f"kick at layer {layer:.0f}", COLOURS[i % len(COLOURS)], "-", 1.5) for i, layer in enumerate(layers)]
-    entries += [("random direction", "black", "-", 1.0), ("toward another class", "black", "--", 1.0)]
-    entries += [("random, carried along unchanged", "black", ":", 0.8)]
-    entries += [(f"thin to thick: size {', '.join(f'{size:g}' for size in sizes)}", "none", "-", 0.0)]
-    for label, colour, style, width in entries:
-        axes[-1].plot([], [], color=colour, lw=width, ls=style, label=label)
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    styles: dict[str, dict[str, Any]] = {
+        f"kick at layer {layer:.0f}": {"color": COLOURS[i % len(COLOURS)], "lw": 1.5} for i, layer in enumerate(layers)
+    }
+    styles |= {"random direction": {}, "toward another class": {"ls": WAYS["class"]}}
+    styles |= {"random, carried along unchanged": {"lw": 0.8, "ls": ":"}}
+    styles |= {f"thin to thick: size {', '.join(f'{size:g}' for size in sizes)}": {"color": "none"}}
+    legend_beside(axes[-1], styles)
     return figure
 
 
@@ -207,6 +171,5 @@ def hypothesis(networks: Mapping[str, Arrays]) -> Figure:
             ax.plot(baseline, color=colours[name], lw=1, ls="--")
         mark_depth(ax, shown, "all tokens" if measure == "relative" else "")
         ax.set_ylabel(label)
-    axes[-1].plot([], [], color="black", lw=1, ls="--", label="start of the phase, held")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    legend_beside(axes[-1], {"start of the phase, held": {"ls": "--"}})
     return figure

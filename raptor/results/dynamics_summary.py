@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
+from raptor.analysis.jumps import share_of_partitions, speed_jump
 from raptor.models.tokens import TOKEN_TYPES
-from raptor.results.dynamics_findings import Arrays
+from raptor.results.dynamics_findings import Arrays, with_own_cut
 from raptor.results.statistics import Spread
 
 UNKICKED = 1e-8  # radians: tokens that are equal in all images, as cls at layer 0, have no direction of another class
@@ -20,6 +22,15 @@ def mean_and_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64],
     """Mean over the first axis and half width of its 95 % Student interval, for ``(n, m)``."""
     spreads = [Spread.of(column) for column in values.T]
     return np.array([s.mean for s in spreads]), np.array([s.ci95 for s in spreads])
+
+
+def share_and_interval(
+    values: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Share of ones over the first axis and the ends of its 95 % Wilson interval, for zeros and ones ``(n, m)``."""
+    n = len(values)
+    intervals = [binomtest(int(ones), n).proportion_ci(method="wilson") for ones in values.sum(axis=0)]
+    return values.mean(axis=0), np.array([i.low for i in intervals]), np.array([i.high for i in intervals])
 
 
 def findings_table(findings: list[dict[str, Any]]) -> pd.DataFrame:
@@ -60,6 +71,26 @@ def errors_table(networks: Mapping[str, Arrays]) -> pd.DataFrame:
                 rows.append(
                     {"layers of": label, "tokens": tokens, "largest": cells[0], "at layer": worst, "last": cells[1]}
                 )
+    return pd.DataFrame(rows)
+
+
+def jumps_table(networks: Mapping[str, Arrays], given: bool) -> pd.DataFrame:
+    """Speed jump at the phase boundaries, and how many of all partitions with as many phases have one as large."""
+    rows = []
+    for name, arrays in networks.items():
+        cut = arrays if given else with_own_cut(name, arrays)
+        boundaries = cut["boundaries"].tolist()
+        for kind in TOKEN_TYPES:
+            speed = arrays.get(f"curves/speed/{kind}")
+            jump = None if speed is None else speed_jump(speed, boundaries)
+            if speed is None or jump is None:
+                continue
+            spread, (share, count) = Spread.of(np.degrees(jump).tolist()), share_of_partitions(speed, boundaries)
+            rows.append(
+                {"network": name, "tokens": kind, "boundaries": ", ".join(map(str, boundaries))}
+                | {"jump (degrees)": f"{spread.mean:.2f} ± {spread.ci95:.2f}"}
+                | {"partitions with one as large": f"{round(share * count):,} of {count:,}"}
+            )
     return pd.DataFrame(rows)
 
 

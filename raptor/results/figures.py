@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -37,6 +39,23 @@ def new_figure(width: float, height: float, columns: int = 1, top: float = 1.0) 
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, top)))
     axes = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(axes)
+
+
+def legend_beside(ax: Axes, styles: Mapping[str, Mapping[str, Any]] | None = None, **options: Any) -> None:
+    """Legend to the right of an axis: what it labels, then what line and marker styles stand for, in black.
+
+    Parameters
+    ----------
+    ax
+        The rightmost axis.
+    styles
+        Options of :meth:`matplotlib.axes.Axes.plot` by label.
+    options
+        Of the legend.
+    """
+    for label, style in (styles or {}).items():
+        ax.plot([], [], label=label, **{"color": "black", "lw": 1, **style})
+    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), **options)
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raptor.results.crosstable import CrossTable
-from raptor.results.figures import NEUTRAL, TYPE_COLOURS, new_figure
+from raptor.results.figures import NEUTRAL, TYPE_COLOURS, legend_beside, new_figure
 from raptor.results.gather import Study
 
 
@@ -125,7 +125,7 @@ def r2_by_layer(study: Study) -> Figure:
     for ax in axes:
         ax.set_ylim(max(-0.1, min([0.5, *(value - 0.05 for value in values)])), 1.0)
     axes[0].set_ylabel("R2 to the teacher")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    legend_beside(axes[-1])
     return figure
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from raptor.partition.phases import phases_of
 from raptor.results import small_scale
-from raptor.results.figures import NEUTRAL, TYPE_COLOURS, new_figure
+from raptor.results.figures import NEUTRAL, TYPE_COLOURS, legend_beside, new_figure
 from raptor.results.gather import Run
 from raptor.results.small_scale import MEASURES, SCORES
 
@@ -53,7 +53,7 @@ def scatter(fits: pd.DataFrame, source: str) -> Figure:
     for k in sorted(best["k"].unique()):
         face = NEUTRAL if k == best["k"].min() else "none"
         axes[-1].scatter([], [], facecolor=face, edgecolor=NEUTRAL, s=26, label=f"k={k}")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=7)
+    legend_beside(axes[-1], fontsize=7)
     return _titled(figure, source)
 
 
@@ -140,7 +140,7 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame, source: str) -> F
             if name in ("teacher_top1", "adjacent"):
                 break  # which do not depend on k
         ax.set(title=title, xlabel="step of the teacher" if by == "step" else "drop rate")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=7)
+    legend_beside(axes[-1], fontsize=7, handlelength=4)
     return _titled(figure, source)
 
 
@@ -217,7 +217,7 @@ def by_layer(layers: pd.DataFrame, source: str) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         share_y(ax, axes[0])
     axes[0].set_ylabel("R2 to the teacher")
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=7)
+    legend_beside(axes[-1], fontsize=7)
     return _titled(figure, source)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from raptor.errors import ConfigError
+from raptor.errors import ConfigError, from_node
 from raptor.models.backbone import Backbone
 from raptor.partition.phases import check_boundaries, check_k
 
@@ -90,6 +91,19 @@ class DynamicsOptions:
     perturbation: Perturbation = field(default_factory=Perturbation)
     jacobian: Jacobian = field(default_factory=Jacobian)
     seed: int = 0
+
+    @classmethod
+    def of(cls, config: Any) -> DynamicsOptions:
+        """From the composed configuration as plain data, of which it takes its own keys.
+
+        Raises
+        ------
+        ConfigError
+            Naming a key that a group does not know.
+        """
+        kinds = {"operators": Operators, "perturbation": Perturbation, "jacobian": Jacobian}
+        own = {key: config[key] for key in ("k", "boundaries", "tokens", "shown", "ranks", "seed")}
+        return cls(**own, **{key: from_node(kind, config[key], key) for key, kind in kinds.items()})
 
     def check(self, model: Backbone) -> None:
         """Check against a network, before anything is run.

@@ -46,5 +46,5 @@ def test_mistakes(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         raise OSError("no route to host")
 
     monkeypatch.setattr(cifar100, "download_and_extract_archive", offline)
-    with pytest.raises(ConfigError, match=r"cannot be downloaded from https.*no route to host.*set data\.root"):
+    with pytest.raises(ConfigError, match=r"https.* cannot be downloaded .*no route to host.*set data\.root"):
         CIFAR100(None, download=tmp_path / "data")
