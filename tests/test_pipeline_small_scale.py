@@ -23,6 +23,7 @@ GRIDS = {  # jobs of each stage with one seed
     "experiment=small_scale": [4, 1, 4, 3],
     "experiment=small_scale_fashion": [4, 1, 4, 3],
     "experiment=small_scale_full": [10, 1, 10, 10],
+    "experiment=small_scale_unscaled": [4, 4],
 }
 
 
@@ -85,18 +86,20 @@ def test_a_grid_is_what_it_says_and_its_jobs_find_each_other(experiment: str) ->
             stages.append([job.config for job in sweeps.jobs("train", [*overrides, "seed=0", *config.train])])
     assert [len(stage) for stage in stages] == GRIDS[experiment]
     assert (report.analysis, report.study) == ("small_scale", config.study)
-    names = [job.name for stage in stages for job in stage]
-    assert len(set(names)) == len(names)
-    assert {job.study for stage in stages for job in stage} == {config.study}
+    jobs = [job for stage in stages for job in stage]
+    assert len({(job.study, job.name) for job in jobs}) == len(jobs)
+    assert {job.study for job in stages[-1]} == {config.study}
     made = {f"{job.paths.runs}/{job.study}/{job.name}": job for job in stages[0]}
-    for job in (*stages[2], *stages[3]):
+    fitted = [job for job in jobs if job.teacher.weights is not None]
+    untrained = [job for job in jobs if "stage" in job.task.get("tags", {}) and job.task.tags.stage == "untrained"]
+    assert len(jobs) == len(stages[0]) + len(fitted) + len(untrained)
+    for job in fitted:
         folder, _, step = job.teacher.weights.partition("/snapshots/")
         teacher = made[folder]
         assert teacher.teacher.options == job.teacher.options
         assert teacher.teacher.drop_path == job.task.tags.drop_path
         assert int(step or teacher.trainer.max_steps) == job.task.tags.step
         assert not step or int(step) in teacher.callbacks.snapshots.steps
-    assert all(job.teacher.weights is None for job in (*stages[0], *stages[1]))
 
 
 def test_a_study_without_such_runs_is_named(call: Callable[..., None], tmp_path: Path) -> None:

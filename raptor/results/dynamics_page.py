@@ -154,11 +154,11 @@ def _figures(
     if judged := _count(networks, "basins/"):
         caption = (
             f"Directions of {int(first['basins/classes'])} classes are means over {n // 2} images; others of these "
-            "classes are judged. Bands: 95 % intervals. Chance: at random, or always the largest class."
+            "classes are judged. Bands: 95 % intervals (Wilson). Chance: at random, or always the largest class."
         )
         add("basins", "Class-dependent angular basins", caption, plots.basins(networks), judged)
     for kind in kinds_of(networks, "kicks/random/"):
-        caption = "All tokens of a layer are kicked. Means; intervals: see the rates."
+        caption = "All tokens of a layer are kicked. Means over images with their 95 % intervals."
         kicked = plots.kicks(networks, kind)
         add(f"kicks_{kind}", f"Kicks and self-correction: {kind}", caption, kicked, _count(networks, "kicks/"))
     fitted = "Projected dynamic mode decomposition of directions, fitted on the first half of the images."
