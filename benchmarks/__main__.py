@@ -17,6 +17,7 @@ from raptor.files import write_json
 
 NAMES = {
     "step": "training steps of stage 1 and 2 against the official recipe's",
+    "allocator": "steps on the CPU with freed memory kept",
     "memory": "peak memory of a step",
     "together": "six phases in one run against six runs",
     "feed": "activation sources end to end; data or compute",

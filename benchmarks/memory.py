@@ -20,6 +20,7 @@ import torch
 from benchmarks.measure import Options, Row, release
 from benchmarks.official import OfficialStep
 from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
+from raptor.memory import keep_freed_memory
 from raptor.models.surrogate import Surrogate
 from raptor.partition.phases import phases_of
 from raptor.tasks.execution import execute
@@ -60,6 +61,8 @@ def _prepared(kind: str, batch: int, options: Options) -> Callable[[], object]:
     del teacher.blocks[:]
     if kind == "official":
         return functools.partial(OfficialStep(blocks, teacher.layout, WEIGHTS), acts)
+    if options.device.type == "cpu":
+        keep_freed_memory()  # as trainer=cpu does
     step = Step(teacher, blocks, bf16=kind.endswith("bf16"))
     execute(blocks, recompute=kind.startswith("recompute"))
     return functools.partial(step, acts)

@@ -17,6 +17,7 @@ from benchmarks.official import OfficialStep
 from benchmarks.operations import PHASES, count
 from raptor.data.digits import Digits
 from raptor.data.sources import Activations, Online
+from raptor.memory import keep_freed_memory
 from raptor.models.block import BlockConfig
 from raptor.models.io import load
 from raptor.models.surrogate import PhaseBlocks, Surrogate
@@ -124,6 +125,8 @@ def activations(teacher: Teacher, batch: int) -> Activations:
 
 def run(options: Options) -> list[Row]:
     """Stage 1 and 2 by precision and batch; attention kernel and compile each by itself; share of the ceiling."""
+    if options.device.type == "cpu":
+        keep_freed_memory()  # as trainer=cpu does; the baseline has it too
     teacher = random_teacher(options)
     k3 = phases_of([7, 10], teacher.num_layers)
     batches = [2] if options.quick else [4, 16] if options.device.type == "cpu" else [16, 64]

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 from raptor.errors import ConfigError
+from raptor.memory import keep_freed_memory
 from raptor.models.block import RecurrentBlock
 
 
@@ -57,18 +58,23 @@ class Execution(Callback):
     ----------
     compile, recompute
         As there.
+    keep_memory
+        Whether the process keeps what large tensors on the CPU free (:func:`raptor.memory.keep_freed_memory`).
     """
 
-    def __init__(self, compile: bool = False, recompute: bool = False) -> None:
-        for key, value in (("compile", compile), ("recompute", recompute)):
+    def __init__(self, compile: bool = False, recompute: bool = False, keep_memory: bool = False) -> None:
+        for key, value in (("compile", compile), ("recompute", recompute), ("keep_memory", keep_memory)):
             if not isinstance(value, bool):
                 raise ConfigError(f"trainer.{key}={value!r}: set it to true or false")
-        self.compile, self.recompute = compile, recompute
+        self.compile, self.recompute, self.keep_memory = compile, recompute, keep_memory
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Before training."""
-        if stage == "fit":
-            execute(pl_module, self.compile, self.recompute)
+        if stage != "fit":
+            return
+        execute(pl_module, self.compile, self.recompute)
+        if self.keep_memory:
+            keep_freed_memory()
 
 
 class Progress(RichProgressBar):

@@ -52,7 +52,7 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
     if epochs is not None:  # of the images: to Lightning, the whole training is one epoch
         settings["val_check_interval"] = epochs * -(-len(data.train_images) // data.batch_size)
         settings["check_val_every_n_epoch"] = None
-    execution = Execution(**{key: settings.pop(key, False) for key in ("compile", "recompute")})
+    execution = Execution(**{key: settings.pop(key, False) for key in ("compile", "recompute", "keep_memory")})
     settings.pop("refresh_every", None)  # read by the progress bar
     if settings["profiler"] is not None:
         settings["profiler"] = _profiler(settings["profiler"], run)

@@ -122,4 +122,4 @@ def test_one_command_prints_a_table_and_writes_a_json(tmp_path: Path) -> None:
     assert largest["ours"] < 1e4
     assert {"process", "what it adds"} == {row["what"].split(": ")[1] for row in found["rows"]["memory"]}
     refused = subprocess.run([*command[:3], "speed"], cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 2 and "speed: unknown; choose among step, memory" in refused.stderr
+    assert refused.returncode == 2 and "speed: unknown; choose among step, allocator, memory" in refused.stderr

@@ -142,8 +142,8 @@ def test_the_bar_looks_at_the_loss_every_so_many_steps(every: int, looks: int, m
 def test_a_gpu_compiles_and_a_cpu_does_not() -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cpu, gpu = (compose("train", [f"trainer={name}"]).trainer for name in ("cpu", "gpu_bf16"))
-    assert (cpu.compile, cpu.recompute) == (False, False)
-    assert (gpu.compile, gpu.recompute, gpu.precision) == (True, False, "bf16-mixed")
+    assert (cpu.compile, cpu.recompute, cpu.keep_memory) == (False, False, True)
+    assert (gpu.compile, gpu.recompute, gpu.keep_memory, gpu.precision) == (True, False, False, "bf16-mixed")
 
 
 def test_bf16_autocast_keeps_the_residual_stream_in_float32() -> None:

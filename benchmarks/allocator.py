@@ -1,0 +1,61 @@
+"""Training steps on the CPU with freed memory kept, as ``trainer=cpu`` does, or given back to the system.
+
+The allocator is told once for a whole process, so each measurement is a process of its own, in turn.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import statistics
+import subprocess
+import sys
+
+import torch
+
+from benchmarks.measure import Options, Row, faster, in_turn
+from benchmarks.official import OfficialStep
+from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
+from raptor.memory import keep_freed_memory
+from raptor.partition.phases import phases_of
+
+STEPS = 3
+KINDS = ("kept", "given back", "official step, given back")
+
+
+def median_seconds(kind: str, batch: int, options: Options) -> float:
+    """Median time of a step of stage 2 in this process."""
+    if kind == KINDS[0] and not keep_freed_memory():
+        raise RuntimeError("the allocator of this system cannot be told to keep memory")
+    teacher = random_teacher(options)
+    acts, blocks = activations(teacher, batch), new_blocks(teacher, phases_of([7, 10], teacher.num_layers))
+    official = kind.startswith("official")
+    step = OfficialStep(blocks, teacher.layout, WEIGHTS) if official else Step(teacher, blocks)
+    times = in_turn({kind: functools.partial(step, acts)}, Options(options.device, options.quick, STEPS))
+    return statistics.median(times[kind])
+
+
+def run(options: Options) -> list[Row]:
+    """Against giving memory back, and against the official step, which gives it back."""
+    if options.device.type != "cpu":
+        return []
+    batch = 2 if options.quick else 16
+    times: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(options.rounds):
+        for kind in KINDS:
+            times[kind].append(_elsewhere(kind, batch, options))
+    what = f"stage 2, k=3, batch {batch}, fp32, freed memory kept"
+    return [faster(what, KINDS[0], baseline, times) for baseline in KINDS[1:]]
+
+
+def _elsewhere(kind: str, batch: int, options: Options) -> float:
+    command = [sys.executable, "-m", "benchmarks.allocator", kind, str(batch), str(int(options.quick))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    kind, batch, quick = sys.argv[1:]
+    print(json.dumps(median_seconds(kind, int(batch), Options(torch.device("cpu"), quick == "1"))))
