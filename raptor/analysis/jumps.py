@@ -36,8 +36,8 @@ def speed_jump(speed: Speeds, boundaries: Sequence[int]) -> Speeds | None:
     return speed[:, at].mean(axis=1) - speed[:, others].mean(axis=1)
 
 
-def share_of_partitions(speed: Speeds, boundaries: Sequence[int], most: int = 10_000) -> tuple[float, int]:
-    """Share of contiguous partitions with as many phases whose jump is at least as large, this one included.
+def rivals(speed: Speeds, boundaries: Sequence[int], most: int = 10_000) -> tuple[int, int]:
+    """How many other contiguous partitions into as many phases have a jump at least as large.
 
     Parameters
     ----------
@@ -48,16 +48,17 @@ def share_of_partitions(speed: Speeds, boundaries: Sequence[int], most: int = 10
 
     Returns
     -------
-    tuple of float and int
-        The share, and how many partitions were compared.
+    tuple of int
+        Their number, and how many others there are (or were drawn).
     """
     mean, m = speed.mean(axis=0), len(boundaries)
     inner = range(1, speed.shape[1])
     if math.comb(len(inner), m) <= most:
-        cuts = np.array(list(combinations(inner, m)))
+        cuts = list(combinations(inner, m))
     else:
         rng = np.random.default_rng(0)
-        drawn = [np.sort(rng.choice(inner, m, replace=False)) for _ in range(most - 1)]
-        cuts = np.array([sorted(boundaries), *drawn])
-    own = mean[list(boundaries)].sum()  # the sum over boundaries orders partitions as the difference of means does
-    return float((mean[cuts].sum(axis=1) >= own - 1e-9).mean()), len(cuts)
+        cuts = [tuple(sorted(rng.choice(inner, m, replace=False).tolist())) for _ in range(most)]
+    others = [cut for cut in cuts if cut != tuple(sorted(boundaries))]
+    # the sum over boundaries orders partitions as the difference of means does
+    larger = sum(mean[list(cut)].sum() >= mean[list(boundaries)].sum() - 1e-9 for cut in others)
+    return int(larger), len(others)

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from raptor.analysis.jumps import speed_jump
+from raptor.analysis.jumps import rivals, speed_jump
 from raptor.partition.maxcut import exact
 from raptor.results.statistics import Spread
 
 Arrays = Mapping[str, NDArray[Any]]
 Values = NDArray[np.float64] | None
+RIVALS = 0.05
 
 
 class Finding(NamedTuple):
@@ -31,6 +32,8 @@ class Finding(NamedTuple):
         Gives the statistic of every image of a network ``(n,)``, or None where it cannot be had.
     digits
         To be shown.
+    rivals
+        For a finding about phases, how many other partitions do as well, and how many there are.
     """
 
     title: str
@@ -38,6 +41,7 @@ class Finding(NamedTuple):
     tokens: str
     of: Callable[[Arrays], Values]
     digits: int = 3
+    rivals: Callable[[Arrays], tuple[int, int]] | None = None
 
 
 def curve(arrays: Arrays, measure: str, kind: str) -> Values:
@@ -86,6 +90,10 @@ def _jump(kind: str) -> Callable[[Arrays], Values]:
         return None if jump is None else np.degrees(jump)
 
     return of
+
+
+def _jump_rivals(kind: str) -> Callable[[Arrays], tuple[int, int]]:
+    return lambda arrays: rivals(arrays[f"curves/speed/{kind}"], arrays["boundaries"].tolist())
 
 
 def _correction(kind: str) -> Callable[[Arrays], Values]:
@@ -159,6 +167,7 @@ FINDINGS = [
             kind,
             _jump(kind),
             1,
+            _jump_rivals(kind),
         )
         for kind in ("cls", "patches")
     ),
@@ -211,7 +220,8 @@ def judge_findings(networks: Mapping[str, Arrays], given: bool = False) -> list[
     list of dict
         ``finding``, ``statistic``, ``tokens``, ``values`` by network (mean, ci95, n), and ``verdict``: *shows* or *does
         not show* where the 95 % interval over images lies on one side of 0, else *open*; *as without training* is added
-        where the paired difference to the untrained network does not lie above 0.
+        where the paired difference to the untrained network does not lie above 0. A finding about phases is *open* too
+        where more than 5 % of the other partitions do as well.
     """
     rows = []
     for finding in FINDINGS:
@@ -222,7 +232,9 @@ def judge_findings(networks: Mapping[str, Arrays], given: bool = False) -> list[
         if not values:
             continue
         spreads = {name: Spread.of(v.tolist()) for name, v in values.items()}
-        first, control = values.get(next(iter(networks))), values.get("untrained")
+        name = next(iter(networks))
+        first, control = values.get(name), values.get("untrained")
+        as_good = finding.rivals(networks[name]) if finding.rivals and first is not None else (0, 0)
         rows.append(
             {
                 "finding": finding.title,
@@ -230,17 +242,19 @@ def judge_findings(networks: Mapping[str, Arrays], given: bool = False) -> list[
                 "tokens": finding.tokens,
                 "digits": finding.digits,
                 "values": {name: {"mean": s.mean, "ci95": s.ci95, "n": s.n} for name, s in spreads.items()},
-                "verdict": "not measured" if first is None else _verdict(first, control),
+                "verdict": "not measured" if first is None else _verdict(first, control, as_good),
             }
         )
     return rows
 
 
-def _verdict(first: NDArray[np.float64], control: Values) -> str:
+def _verdict(first: NDArray[np.float64], control: Values, as_good: tuple[int, int]) -> str:
     if _low(-first) > 0:
         return "does not show"
     if not _low(first) > 0:
         return "open"
+    if as_good[0] > RIVALS * as_good[1]:
+        return f"open ({as_good[0]} of {as_good[1]} other partitions do as well)"
     if control is None or len(control) != len(first) or _low(first - control) > 0:
         return "shows"
     return "shows, as without training"

@@ -65,9 +65,9 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
     if len(jumps):
         caption = (
             "Mean step into a new phase minus mean of the other steps from layer 1 on. Phases are cut from the same "
-            "directions, so a jump is no surprise by itself: the last column counts, of contiguous partitions into as "
-            f"many phases, those with a jump at least as large on average. {source}. Mean ± half width of the 95 % "
-            "interval over images."
+            "directions, so a jump is no surprise by itself: the last column counts, of other contiguous partitions "
+            f"into as many phases, those with a jump at least as large on average. {source}. Mean ± half width of the "
+            "95 % interval over images."
         )
         tables.append(("Jumps", jumps.to_markdown(index=False), caption))
     table = _rates_table(networks)

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from raptor.analysis.jumps import share_of_partitions, speed_jump
+from raptor.analysis.jumps import rivals, speed_jump
 from raptor.models.tokens import TOKEN_TYPES
 from raptor.results.dynamics_findings import Arrays, with_own_cut
 from raptor.results.statistics import Spread
@@ -75,7 +75,7 @@ def errors_table(networks: Mapping[str, Arrays]) -> pd.DataFrame:
 
 
 def jumps_table(networks: Mapping[str, Arrays], given: bool) -> pd.DataFrame:
-    """Speed jump at the phase boundaries, and how many of all partitions with as many phases have one as large."""
+    """Speed jump at the phase boundaries, and how many other partitions into as many phases have one as large."""
     rows = []
     for name, arrays in networks.items():
         cut = arrays if given else with_own_cut(name, arrays)
@@ -85,11 +85,11 @@ def jumps_table(networks: Mapping[str, Arrays], given: bool) -> pd.DataFrame:
             jump = None if speed is None else speed_jump(speed, boundaries)
             if speed is None or jump is None:
                 continue
-            spread, (share, count) = Spread.of(np.degrees(jump).tolist()), share_of_partitions(speed, boundaries)
+            spread, (larger, others) = Spread.of(np.degrees(jump).tolist()), rivals(speed, boundaries)
             rows.append(
                 {"network": name, "tokens": kind, "boundaries": ", ".join(map(str, boundaries))}
                 | {"jump (degrees)": f"{spread.mean:.2f} ± {spread.ci95:.2f}"}
-                | {"partitions with one as large": f"{round(share * count):,} of {count:,}"}
+                | {"other partitions with one as large": f"{larger:,} of {others:,}"}
             )
     return pd.DataFrame(rows)
 

@@ -63,6 +63,19 @@ def test_kicks_that_only_lose_angle_as_norms_grow_correct_nothing() -> None:
     assert verdict(0.5) == "does not show"
 
 
+def test_a_jump_that_many_partitions_have_is_open() -> None:
+    """One of the four other partitions jumps more than the second best, none more than the best."""
+    speed = np.radians([[1.0, 1.0, 4.0, 5.0, 1.0, 1.0]] * 4)
+    verdicts = {
+        boundary: judge_findings({"teacher": {"curves/speed/cls": speed, "boundaries": np.array([boundary])}})[0]
+        for boundary in (2, 3)
+    }
+    assert [row["verdict"] for row in verdicts.values()] == [
+        "open (1 of 4 other partitions do as well)",
+        "shows",
+    ]
+
+
 def test_jumps_are_set_beside_all_partitions() -> None:
     speed = np.radians([[9.0, 1.0, 5.0, 1.0, 7.0, 1.0]] * 4)
     table = jumps_table({"teacher": {"curves/speed/cls": speed, "boundaries": np.array([2, 4])}}, given=False)
@@ -72,7 +85,7 @@ def test_jumps_are_set_beside_all_partitions() -> None:
             "tokens": "cls",
             "boundaries": "2, 4",
             "jump (degrees)": "5.00 ± 0.00",
-            "partitions with one as large": "1 of 10",
+            "other partitions with one as large": "0 of 9",
         }
     ]
 
