@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from raptor.models.tokens import TOKEN_TYPES
 from raptor.results.dynamics_findings import Arrays
@@ -54,5 +54,6 @@ def plain_log(ax: Axes) -> None:
     """A logarithmic axis with plain numbers, also between the powers of ten where there are few of those."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter("{x:g}" if high < 8 * low else NullFormatter())
+    ax.yaxis.set_minor_formatter("{x:g}" if high < 3 * low else NullFormatter())

@@ -137,9 +137,11 @@ def kicks(networks: Mapping[str, Arrays], kind: str) -> Figure:
             ax.plot(curve, color="black", lw=0.8, ls=":")
         ax.axhline(1.0, color="black", lw=0.6)
         mark_depth(ax, networks, name)
+        ax.set_yscale("log")
     low, high = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
     for ax in axes:
         ax.set_ylim(low, high)
+        plain_log(ax)
     axes[0].set_ylabel(f"{kind}: angle to the clean\ntrajectory over that of the kick")
     styles: dict[str, dict[str, Any]] = {
         f"kick at layer {layer:.0f}": {"color": COLOURS[i % len(COLOURS)], "lw": 1.5} for i, layer in enumerate(layers)
