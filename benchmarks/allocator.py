@@ -13,8 +13,9 @@ import sys
 
 import torch
 
-from benchmarks.measure import Options, Row, faster, in_turn
+from benchmarks.measure import Options, Row, faster, in_turn, matmul_ceiling
 from benchmarks.official import OfficialStep
+from benchmarks.operations import count
 from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
 from raptor.memory import keep_freed_memory
 from raptor.partition.phases import phases_of
@@ -23,16 +24,19 @@ STEPS = 3
 KINDS = ("kept", "given back", "official step, given back")
 
 
-def median_seconds(kind: str, batch: int, options: Options) -> float:
-    """Median time of a step of stage 2 in this process."""
+def measure(kind: str, batch: int, options: Options) -> tuple[float, float]:
+    """Median time of a step of stage 2 in this process, and the share of the matmul ceiling that it reaches."""
     if kind == KINDS[0] and not keep_freed_memory():
         raise RuntimeError("the allocator of this system cannot be told to keep memory")
     teacher = random_teacher(options)
     acts, blocks = activations(teacher, batch), new_blocks(teacher, phases_of([7, 10], teacher.num_layers))
     official = kind.startswith("official")
     step = OfficialStep(blocks, teacher.layout, WEIGHTS) if official else Step(teacher, blocks)
-    times = in_turn({kind: functools.partial(step, acts)}, Options(options.device, options.quick, STEPS))
-    return statistics.median(times[kind])
+    run = functools.partial(step, acts)
+    before = matmul_ceiling(options.device, torch.float32, options.quick)
+    median = statistics.median(in_turn({kind: run}, Options(options.device, options.quick, STEPS))[kind])
+    ceiling = max(before, matmul_ceiling(options.device, torch.float32, options.quick))
+    return median, 0.0 if official else count(run) / median / ceiling
 
 
 def run(options: Options) -> list[Row]:
@@ -40,22 +44,23 @@ def run(options: Options) -> list[Row]:
     if options.device.type != "cpu":
         return []
     batch = 2 if options.quick else 16
-    times: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for _ in range(options.rounds):
-        for kind in KINDS:
-            times[kind].append(_elsewhere(kind, batch, options))
+    rounds = [{kind: _elsewhere(kind, batch, options) for kind in KINDS} for _ in range(options.rounds)]
+    times = {kind: [found[kind][0] for found in rounds] for kind in KINDS}
+    shares = {kind: statistics.median(found[kind][1] for found in rounds) for kind in KINDS}
+    note = f"{shares[KINDS[0]]:.0%} of the matmul ceiling; given back: {shares[KINDS[1]]:.0%}"
     what = f"stage 2, k=3, batch {batch}, fp32, freed memory kept"
-    return [faster(what, KINDS[0], baseline, times) for baseline in KINDS[1:]]
+    return [faster(what, KINDS[0], baseline, times, note=note) for baseline in KINDS[1:]]
 
 
-def _elsewhere(kind: str, batch: int, options: Options) -> float:
+def _elsewhere(kind: str, batch: int, options: Options) -> tuple[float, float]:
     command = [sys.executable, "-m", "benchmarks.allocator", kind, str(batch), str(int(options.quick))]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    median, share = json.loads(done.stdout.splitlines()[-1])
+    return median, share
 
 
 if __name__ == "__main__":
     kind, batch, quick = sys.argv[1:]
-    print(json.dumps(median_seconds(kind, int(batch), Options(torch.device("cpu"), quick == "1"))))
+    print(json.dumps(measure(kind, int(batch), Options(torch.device("cpu"), quick == "1"))))
