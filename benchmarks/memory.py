@@ -61,7 +61,7 @@ def _prepared(kind: str, batch: int, options: Options) -> Callable[[], object]:
     del teacher.blocks[:]
     if kind == "official":
         return functools.partial(OfficialStep(blocks, teacher.layout, WEIGHTS), acts)
-    if options.device.type == "cpu":
+    if kind == "plain" and options.device.type == "cpu":
         keep_freed_memory()  # as trainer=cpu does
     step = Step(teacher, blocks, bf16=kind.endswith("bf16"))
     execute(blocks, recompute=kind.startswith("recompute"))

@@ -59,7 +59,8 @@ class Execution(Callback):
     compile, recompute
         As there.
     keep_memory
-        Whether the process keeps what large tensors on the CPU free (:func:`raptor.memory.keep_freed_memory`).
+        Whether the process keeps what large tensors on the CPU free (:func:`raptor.memory.keep_freed_memory`). Not with
+        ``recompute``, which is for too little memory.
     """
 
     def __init__(self, compile: bool = False, recompute: bool = False, keep_memory: bool = False) -> None:
@@ -73,7 +74,7 @@ class Execution(Callback):
         if stage != "fit":
             return
         execute(pl_module, self.compile, self.recompute)
-        if self.keep_memory:
+        if self.keep_memory and not self.recompute:
             keep_freed_memory()
 
 
