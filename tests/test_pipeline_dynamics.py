@@ -20,12 +20,15 @@ def test_dynamics_from_teacher_to_report(call: Callable[..., None], tmp_path: Pa
     call("dynamics", "experiment=dynamics/fashion", *GREY, *SMALL)
     tiny = ["data=digits", "teacher.pretrained=false", "+teacher.options.embed_dim=24", "+teacher.options.num_heads=2"]
     call("dynamics", "experiment=dynamics/clip", *tiny, "teacher.options.img_size=32", *SMALL)
+    call("train", "experiment=dynamics/clip_surrogate", *tiny, *QUIET)
+    call("dynamics", "experiment=dynamics/clip_64", *tiny, *SMALL)
     call("report", "experiment=dynamics")
 
     report = tmp_path / "runs" / "dynamics" / "report"
     values = pd.read_csv(report / "findings.csv")
-    assert set(values["run"]) == {"digits", "fashion", "clip"}
+    assert set(values["run"]) == {"digits", "fashion", "clip", "clip_64"}
     assert set(values.loc[values["run"] == "fashion", "network"]) == {"teacher", "k=3"}
     assert set(values.loc[values["run"] == "clip", "network"]) == {"random weights"}
+    assert set(values.loc[values["run"] == "clip_64", "network"]) == {"random weights", "k=3"}
     assert (values["n"] <= 12).all()
     assert "fashion: vit_tiny_patch16_224, 12 images of digits (val)" in (report / "findings.md").read_text()

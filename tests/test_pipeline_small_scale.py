@@ -36,7 +36,12 @@ def test_the_study_from_teachers_to_report(call: Callable[..., None], tmp_path: 
     call("train", "-m", fits, *small, "grid.drop_path=0.0,0.3")
     call("train", "-m", LAST, *small, "grid.steps=2", "task.swaps=0")
     call("report", "experiment=small_scale")
+    call("train", "-m", "experiment=small_scale/fits_unscaled", *small, "task.swaps=0", "grid.drop_path=0.0")
+    call("report", "experiment=small_scale_unscaled")
 
+    unscaled = tmp_path / "runs" / "small_scale_unscaled"
+    assert json.loads((unscaled / "fit-p0.0-s0" / "result.json").read_text())["model"]["trained"]
+    assert (unscaled / "report" / "report.html").is_file()
     runs = tmp_path / "runs" / "small_scale"
     results = {path.parent.name: json.loads(path.read_text()) for path in runs.glob("*/result.json")}
     assert set(results) == {

@@ -234,7 +234,7 @@ def swap_effects(swaps: pd.DataFrame) -> pd.DataFrame:
         paired difference intra less inter as in :func:`paired`.
     """
     rows = []
-    for (stage, size), own in swaps.groupby(["stage", "size"], sort=True):
+    for (stage, size), own in swaps.groupby(["stage", "size"], sort=True) if len(swaps) else []:
         for score in ("kept", "agreement"):
             means = own.dropna(subset=[score]).groupby(["teacher", "side"])[score].mean().unstack()
             if {"intra", "inter"} - set(means.columns):
