@@ -8,12 +8,11 @@ from __future__ import annotations
 import functools
 import json
 import statistics
-import subprocess
 import sys
 
 import torch
 
-from benchmarks.measure import Options, Row, faster, in_turn, matmul_ceiling
+from benchmarks.measure import Options, Row, elsewhere, faster, in_turn, matmul_ceiling
 from benchmarks.official import OfficialStep
 from benchmarks.operations import count
 from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
@@ -53,11 +52,7 @@ def run(options: Options) -> list[Row]:
 
 
 def _elsewhere(kind: str, batch: int, options: Options) -> tuple[float, float]:
-    command = [sys.executable, "-m", "benchmarks.allocator", kind, str(batch), str(int(options.quick))]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
-    median, share = json.loads(done.stdout.splitlines()[-1])
+    median, share = elsewhere("benchmarks.allocator", kind, str(batch), str(int(options.quick)))
     return median, share
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -156,6 +159,15 @@ def copy_ceiling(device: torch.device, quick: bool = False) -> float:
     x = torch.empty((1 << 20) if quick else (1 << 28), dtype=torch.uint8, device=device)
     y = torch.empty_like(x)
     return max(2 * len(x) / seconds(lambda: y.copy_(x), device) for _ in range(5))
+
+
+def elsewhere(module: str, *arguments: str) -> Any:
+    """What ``python -m module`` prints last, as JSON: for measurements that need a process of their own."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def release(device: torch.device) -> None:

@@ -10,14 +10,13 @@ import ctypes
 import functools
 import json
 import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from benchmarks.measure import Options, Row, release
+from benchmarks.measure import Options, Row, elsewhere, release
 from benchmarks.official import OfficialStep
 from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
 from raptor.memory import keep_freed_memory
@@ -112,11 +111,7 @@ def run(options: Options) -> list[Row]:
 
 def _elsewhere(kind: str, batch: int, options: Options) -> tuple[float, float]:
     arguments = [kind, str(batch), str(options.device), str(int(options.quick))]
-    command = [sys.executable, "-m", "benchmarks.memory", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
-    total, before = json.loads(done.stdout.splitlines()[-1])
+    total, before = elsewhere("benchmarks.memory", *arguments)
     return total, before
 
 
