@@ -100,7 +100,8 @@ def paired(differences: pd.DataFrame, statistics: pd.DataFrame, source: str) -> 
         names = [f"k={k}, {against}{'*' if stage == 'untrained' else ''}" for stage, k, against in groups]
         ax.set_xticks(range(len(groups)), names, rotation=60, ha="right", fontsize=7)
         ax.set_title(f"{SCORES[score]}: max-cut less other")
-    figure.text(0.99, 0.965, "* untrained control", fontsize=8, color=NEUTRAL, ha="right")
+    if any(stage == "untrained" for stage, *_ in groups):
+        figure.text(0.99, 0.965, "* untrained control", fontsize=8, color=NEUTRAL, ha="right")
     return _titled(figure, source)
 
 
