@@ -260,7 +260,7 @@ class RecurrentBlock(nn.Module):
             Predictions of the layers, each ``(B, N, D)``.
         """
         B = len(inputs[0])
-        t = torch.tensor(list(layers), device=inputs[0].device)
+        t = torch.tensor(list(layers)).to(inputs[0].device, non_blocking=True)  # or the host would wait for the device
         return self(torch.cat(list(inputs)), t.repeat_interleave(B)).split(B)
 
     def _inside(self, x_BND: Tensor, factors: Factors) -> Tensor:

@@ -81,7 +81,7 @@ class TiedDepth(nn.Module):
         first, last = start or 0, len(self.labels) if end is None else end
         applied: dict[int, tuple[RecurrentBlock, Factors]] = {}
         for block, layers in self._layers(first, last):
-            factors = block.factors(torch.tensor(layers, device=x_BND.device))
+            factors = block.factors(torch.tensor(layers).to(x_BND.device, non_blocking=True))
             applied |= {layer: (block, own) for layer, own in zip(layers, factors, strict=True)}
         for layer in range(first + 1, last + 1):
             block, own = applied[layer]
