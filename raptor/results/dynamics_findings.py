@@ -15,6 +15,7 @@ from raptor.results.statistics import Spread
 Arrays = Mapping[str, NDArray[Any]]
 Values = NDArray[np.float64] | None
 RIVALS = 0.05
+UNKICKED = 1e-8  # radians: tokens that are equal in all images, as cls at layer 0, have no direction of another class
 
 
 class Finding(NamedTuple):
@@ -96,14 +97,16 @@ def _jump_rivals(kind: str) -> Callable[[Arrays], tuple[int, int]]:
     return lambda arrays: rivals(arrays[f"curves/speed/{kind}"], arrays["boundaries"].tolist())
 
 
-def _correction(kind: str) -> Callable[[Arrays], Values]:
+def _correction(way: str, kind: str) -> Callable[[Arrays], Values]:
     def of(arrays: Arrays) -> Values:
-        keys = [key for key in arrays if key.startswith("kicks/random/") and key.endswith(f"/{kind}")]
+        keys = [key for key in arrays if key.startswith(f"kicks/{way}/") and key.endswith(f"/{kind}")]
+        keys = [key for key in keys if (arrays[key][:, 0] > UNKICKED).any()]
         if not keys:
             return None
         least = min(float(key.split("/")[3]) for key in keys)
         kicked = [key for key in keys if float(key.split("/")[3]) == least]
-        ends = [[arrays[name][:, -1] for name in (key.replace("kicks/", "carried/"), key)] for key in kicked]
+        moved = np.all([arrays[key][:, 0] > UNKICKED for key in kicked], axis=0)
+        ends = [[arrays[name][moved, -1] for name in (key.replace("kicks/", "carried/"), key)] for key in kicked]
         return np.mean(
             [np.log(np.maximum(unchanged, 1e-12) / np.maximum(end, 1e-12)) for unchanged, end in ends], axis=0
         )
@@ -173,11 +176,15 @@ FINDINGS = [
     ),
     *(
         Finding(
-            "Small kicks correct themselves",
-            "smallest random kick: log of its last angle if carried along unchanged over that angle, mean over layers",
+            f"Small kicks {where}correct themselves",
+            f"smallest {kick}: log of its last angle if carried along unchanged over that angle, mean over layers",
             kind,
-            _correction(kind),
+            _correction(way, kind),
             2,
+        )
+        for way, where, kick in (
+            ("random", "", "random kick"),
+            ("class", "toward another class ", "kick toward another class"),
         )
         for kind in ("cls", "patches")
     ),

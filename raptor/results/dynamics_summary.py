@@ -12,10 +12,8 @@ from scipy.stats import binomtest
 
 from raptor.analysis.jumps import rivals, speed_jump
 from raptor.models.tokens import TOKEN_TYPES
-from raptor.results.dynamics_findings import Arrays, with_own_cut
+from raptor.results.dynamics_findings import UNKICKED, Arrays, with_own_cut
 from raptor.results.statistics import Spread
-
-UNKICKED = 1e-8  # radians: tokens that are equal in all images, as cls at layer 0, have no direction of another class
 
 
 def mean_and_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -118,6 +116,23 @@ def rates(arrays: Arrays) -> list[dict[str, Any]]:
             | {"ci95": spread.ci95, "n": spread.n, "carried": float(contraction_rate(carried).mean())}
         )
     return sorted(rows, key=lambda row: (row["toward"], row["layer"], row["size"], row["tokens"]))
+
+
+def rates_table(networks: Mapping[str, Arrays]) -> pd.DataFrame:
+    """How kicks shrink or grow, a row for each kick and a column for each network."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name, arrays in networks.items():
+        for row in rates(arrays):
+            first = {
+                "tokens": row["tokens"],
+                "toward": row["toward"],
+                "kicked layer": row["layer"],
+                "size": row["size"],
+            }
+            cell = f"{row['rate']:.3f} ± {row['ci95']:.3f} ({row['carried']:.3f})"
+            rows.setdefault(tuple(first.values()), first)[name] = cell
+    table = pd.DataFrame([rows[key] for key in sorted(rows)])
+    return table.replace({"toward": {"class": "another class"}}).fillna("-") if len(table) else table
 
 
 def summary(arrays: Arrays) -> dict[str, Any]:

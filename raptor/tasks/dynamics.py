@@ -249,8 +249,8 @@ class Dynamics:
             targets.append(others[derive_seed(self.options.seed, "class", i) % len(others)])
         towards = torch.zeros_like(x, dtype=torch.float64)
         for kind in self.model.layout.types:
-            own = means[kind][labels.tolist(), start]
-            gap = means[kind][targets, start] - own
+            own = means[kind][labels, start]
+            gap = means[kind][torch.tensor(targets), start] - own
             nowhere = (gap.norm(dim=-1) < EQUAL) | (own.norm(dim=-1) < EQUAL)
             towards[:, self.model.layout.slice(kind)] = gap.masked_fill(nowhere[:, None], 0.0)[:, None].to(x.device)
         return towards

@@ -50,12 +50,17 @@ def test_a_straight_rise_is_no_s_curve_at_any_depth(layers: int) -> None:
     assert row["verdict"] in ("open", "does not show")
 
 
-def test_kicks_that_only_lose_angle_as_norms_grow_correct_nothing() -> None:
+@pytest.mark.parametrize("way", ["random", "class"])
+def test_kicks_that_only_lose_angle_as_norms_grow_correct_nothing(way: str) -> None:
     angles = np.tile([0.01, 0.005], (10, 1)) * np.random.default_rng(0).uniform(0.9, 1.1, size=(10, 1))
-    arrays = {"boundaries": np.array([1]), "kicks/random/0/0.01/cls": angles}
+    still = np.zeros_like(angles)
 
     def verdict(carried: float) -> str:
-        (row,) = judge_findings({"teacher": {**arrays, "carried/random/0/0.01/cls": carried * angles}})
+        arrays = {"boundaries": np.array([1]), f"kicks/{way}/0/0.01/cls": angles}
+        arrays |= {f"carried/{way}/0/0.01/cls": carried * angles}
+        if way == "class":  # tokens that no class tells apart are not kicked, and not counted
+            arrays |= {"kicks/class/4/0.01/cls": still, "carried/class/4/0.01/cls": still}
+        (row,) = judge_findings({"teacher": arrays})
         return str(row["verdict"])
 
     assert verdict(1.0) == "open"  # shrinks as it would if carried along unchanged
