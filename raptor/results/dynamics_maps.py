@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
@@ -19,7 +20,10 @@ PREDICTIONS = {"linear": "linear operator", "identity": "no change", "mean": "co
 
 
 def projections(networks: Mapping[str, Arrays], kind: str) -> Figure:
-    """Trajectories in their two leading principal components: coloured by depth above, by class below."""
+    """Trajectories in their two leading principal components: coloured by depth above, by class below.
+
+    Rings lie on the mean trajectory at the last layer of each phase but the last.
+    """
     labelled = "labels" in next(iter(networks.values()))
     figure = Figure(figsize=(3.2 * len(networks) + 1.0, 3.0 * (1 + labelled)), layout="constrained")
     grid = figure.subplots(1 + labelled, len(networks), squeeze=False)
@@ -28,19 +32,22 @@ def projections(networks: Mapping[str, Arrays], kind: str) -> Figure:
         xy, shares = principal_components(points)
         layers = np.broadcast_to(np.arange(points.shape[1]), points.shape[:2])
         ax = grid[0][column]
-        for path in xy:
-            ax.plot(*path.T, color=NEUTRAL, lw=0.3, alpha=0.35, zorder=1)
+        ax.add_collection(LineCollection(list(xy), color=NEUTRAL, lw=0.3, alpha=0.35, zorder=1))
         dots = ax.scatter(*xy.reshape(-1, 2).T, c=layers.ravel(), cmap="viridis", s=5, lw=0, zorder=2)
+        ends = xy.mean(axis=0)[arrays["boundaries"]]
+        ax.plot(*ends.T, "o", mfc="none", mec="black", ms=9, zorder=3)
         ax.set_title(f"{name} ({100 * shares.sum():.0f} % of variance)")
         if labelled:
             classes, last = arrays["labels"][: len(points)], grid[1][column]
             found, counts = np.unique(classes, return_counts=True)
             frequent = sorted(found[np.argsort(-counts, kind="stable")[:SHOWN_CLASSES]])
-            for path, label in zip(xy, classes, strict=True):
-                if label in frequent:
-                    colour = matplotlib.colormaps["tab10"](frequent.index(label))
-                    last.plot(*path.T, color=colour, lw=0.6, alpha=0.6)
-                    last.plot(*path[-1], ".", color=colour, ms=5)
+            colours = {label: matplotlib.colormaps["tab10"](index) for index, label in enumerate(frequent)}
+            own = [i for i, label in enumerate(classes) if label in colours]  # in the order of images: no class on top
+            shades = [colours[label] for label in classes[own]]
+            last.add_collection(LineCollection(list(xy[own]), colors=shades, lw=0.6, alpha=0.6))
+            last.scatter(*xy[own, -1].T, c=shades, s=8, lw=0, zorder=2)
+            for label, colour in colours.items():
+                last.plot([], [], color=colour, label=f"class {label}")
             of = "" if len(found) <= SHOWN_CLASSES else f", the {SHOWN_CLASSES} largest of {len(found)}"
             last.set_title(f"by class{of}; a dot at the last layer")
     for ax in grid.ravel():
@@ -50,6 +57,9 @@ def projections(networks: Mapping[str, Arrays], kind: str) -> Figure:
     for row in grid:
         row[0].set_ylabel("component 2")
     figure.colorbar(dots, ax=grid[0].tolist(), label="layer")
+    if labelled:
+        legend = grid[1][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
+        legend.set_in_layout(False)  # there is room below the colour bar
     return figure
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from raptor.files import write_text
@@ -18,8 +16,7 @@ from raptor.results import dynamics_maps as maps
 from raptor.results import dynamics_plots as plots
 from raptor.results.dynamics_findings import Arrays, judge_findings
 from raptor.results.dynamics_panels import kinds_of
-from raptor.results.dynamics_summary import errors_table, findings_table, jumps_table, rates, summary
-from raptor.results.figures import NEUTRAL
+from raptor.results.dynamics_summary import errors_table, findings_table, jumps_table, rates_table, summary
 from raptor.results.heatmap import heatmap
 from raptor.results.page import write_page
 from raptor.results.provenance import versions
@@ -43,8 +40,8 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
     findings = judge_findings(networks, given=about["given"])
     source = f"{about['teacher']}, {about['images']} images of {about['data']} ({about['split']})"
     untrained = "untrained" if "untrained" in networks else "none: no untrained network was measured"
-    tables = [
-        (
+    tables = {
+        "findings": (
             "Findings",
             findings_table(findings).to_markdown(index=False),
             f"{source}. Mean ± half width of the 95 % Student interval over images; each column is one network, so the "
@@ -53,14 +50,14 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
             f"{untrained}. Kicks: {_count(networks, 'kicks/')} images; class directions: "
             f"{_count(networks, 'basins/')} images judged.",
         )
-    ]
+    }
     errors = errors_table(networks)
     if len(errors):
         caption = (
             f"Measured eps of the block-recurrent hypothesis, relative to the norm of the teacher's layer. {source}. "
             "Mean ± half width of the 95 % interval over images, where that mean is largest, and at the last."
         )
-        tables.append(("Errors", errors.to_markdown(index=False), caption))
+        tables["errors"] = ("Error of the surrogates", errors.to_markdown(index=False), caption)
     jumps = jumps_table(networks, about["given"])
     if len(jumps):
         caption = (
@@ -69,34 +66,23 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
             f"into as many phases, those with a jump at least as large on average. {source}. Mean ± half width of the "
             "95 % interval over images."
         )
-        tables.append(("Jumps", jumps.to_markdown(index=False), caption))
-    table = _rates_table(networks)
-    if len(table):
+        tables["jumps"] = ("Speed jumps at phase boundaries", jumps.to_markdown(index=False), caption)
+    contraction = rates_table(networks)
+    if len(contraction):
         caption = (
             "Factor by which the angle to the undisturbed trajectory changes with each layer (least squares on its "
             "logarithm), mean ± half width of the 95 % interval over images: below 1 kicks shrink; in brackets if it "
-            f"were carried along unchanged. Random directions, {_count(networks, 'kicks/')} images of {source}."
+            "were carried along unchanged. In a random direction, or toward another class. "
+            f"{_count(networks, 'kicks/')} images of {source}."
         )
-        tables.append(("Contraction", table.to_markdown(index=False), caption))
-    for name, text, caption in tables:
-        write_text(output / f"{name.lower()}.md", f"{text}\n\n{caption}\n")
+        tables["contraction"] = ("Contraction of kicks", contraction.to_markdown(index=False), caption)
+    for name, (_, text, caption) in tables.items():
+        write_text(output / f"{name}.md", f"{text}\n\n{caption}\n")
     figures = _figures(networks, source, about)
     weights = about["weights"] or ("published" if about["trained"] else "random")
     about_line = f"{source}; networks: {', '.join(networks)}. Weights: {weights}."
-    write_page(output, f"Dynamics of {about['teacher']}", about_line, tables, figures, versions())
+    write_page(output, f"Dynamics of {about['teacher']}", about_line, list(tables.values()), figures, versions())
     return {"findings": findings, "networks": {name: summary(arrays) for name, arrays in networks.items()}}
-
-
-def _rates_table(networks: Mapping[str, Arrays]) -> pd.DataFrame:
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for name, arrays in networks.items():
-        for row in rates(arrays):
-            if row["toward"] == "random":
-                key = (row["tokens"], row["layer"], row["size"])
-                first = {"tokens": row["tokens"], "kicked layer": row["layer"], "size": row["size"]}
-                cell = f"{row['rate']:.3f} ± {row['ci95']:.3f} ({row['carried']:.3f})"
-                rows.setdefault(key, first)[name] = cell
-    return pd.DataFrame([rows[key] for key in sorted(rows)])
 
 
 CURVES: dict[str, tuple[str, str, dict[str, Any], str]] = {  # measure: title, label of its axis, options, a note
@@ -139,11 +125,7 @@ def _figures(
     figures: list[tuple[str, str, str, Figure]] = []
 
     def add(name: str, title: str, caption: str, figure: Figure, count: int = n) -> None:
-        said = f"{caption} {source}, n = {count}."
-        figure.text(
-            0.01, -0.01, "\n".join(wrap(said, int(20 * figure.get_figwidth()))), size=6.5, color=NEUTRAL, va="top"
-        )
-        figures.append((name, title, said, figure))
+        figures.append((name, title, f"{caption} {source}, n = {count}.", figure))
 
     for measure, (title, label, options, note) in CURVES.items():
         if kinds_of(networks, f"curves/{measure}/"):
@@ -177,7 +159,7 @@ def _figures(
     shown = len(first["shown/patches"])
     for kind in kinds_of(networks, "shown/"):
         of = "the class token" if kind == "cls" else f"the mean of the {kind}"
-        caption = f"Directions of {of}, layers 0 to L, each network in its own components."
+        caption = f"Directions of {of}, layers 0 to L, each network in its own components. Rings: phases end."
         add(f"projection_{kind}", f"Trajectories: {kind}", caption, maps.projections(networks, kind), shown)
     caption = "Each trajectory against the great circle from its own start to its own end; means."
     add("great_circle", "Along the great circle", caption, maps.great_circles(networks), shown)

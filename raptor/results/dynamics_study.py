@@ -47,7 +47,8 @@ def write_dynamics_study(study: Study, output: Path, title: str) -> str:
         for run in runs
         for s in [run["source"]]
     )
-    caption = f"{CAPTION} {sources}."
+    pages = ", ".join(f"{run['name']}/report.html" for run in runs)
+    caption = f"{CAPTION} {sources}. Figures of each: {pages}."
     write_text(output / "findings.md", f"{markdown}\n\n{caption}\n")
     write_text(output / "findings.csv", values_of(runs).to_csv(index=False))
     write_study_page(study, output, title, [("Findings", markdown, caption)], [])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -19,6 +21,8 @@ from raptor.files import write_aside
 
 TYPE_COLOURS = {"cls": "#b5442e", "registers": "#8a6bb1", "patches": "#2b6ca3"}
 NEUTRAL = "#8c8c8c"
+CAPTION_CHARACTERS = 20  # in an inch
+METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}  # nothing that depends on when or where
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -58,18 +62,40 @@ def legend_beside(ax: Axes, styles: Mapping[str, Mapping[str, Any]] | None = Non
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), **options)
 
 
-def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as ``stem.png`` and ``stem.pdf``, in this order; the files depend on the figure alone."""
+def save_figure(figure: Figure, stem: Path, caption: str = "") -> list[Path]:
+    """Write a figure as ``stem.png`` and ``stem.pdf``, in this order; the files depend on the figure alone.
+
+    Parameters
+    ----------
+    figure
+        What to write.
+    stem
+        Path of the files without their ending.
+    caption
+        Written below it, so that the file says by itself what it shows.
+    """
     stem.parent.mkdir(parents=True, exist_ok=True)
+    lines = "\n".join(wrap(caption, int(CAPTION_CHARACTERS * figure.get_figwidth())))
+    figure.text(0.01, -0.01, lines, size=6.5, color=NEUTRAL, va="top")
     paths = []
-    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+    for kind in METADATA:
         path = stem.with_suffix(f".{kind}")
-        write_aside(path, lambda p, k=kind, m=metadata: figure.savefig(p, format=k, metadata=m))  # type: ignore[misc]
+        write_aside(path, lambda p, k=kind: _render(figure, p, k))  # type: ignore[misc]
         paths.append(path)
-        figure.set_layout_engine("none")  # laid out once, the slowest part
     return paths
 
 
-def embedded(picture: Path) -> str:
-    """A PNG file as a ``data:`` address for a self-contained page."""
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+def embedded(figure: Figure) -> str:
+    """A figure as a ``data:`` address for a self-contained page."""
+    picture = io.BytesIO()
+    _render(figure, picture, "png")
+    return "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
+
+
+def _render(figure: Figure, target: Path | io.BytesIO, kind: str) -> None:
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, the slowest part
+    # "tight" by itself would draw everything once more
+    padded = figure.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
+    figure.savefig(target, format=kind, metadata=METADATA[kind], bbox_inches=padded)

@@ -17,6 +17,9 @@ from raptor.results.figures import embedded, save_figure
 from raptor.results.gather import Study
 from raptor.results.heatmap import heatmap
 
+PROSE = 32  # characters: longer cells are wrapped
+FOLDED = 16  # rows: longer tables are shown on demand
+
 
 def write_report(study: Study, output: Path, title: str, cross: CrossTable | None = None) -> str:
     """Write tables, figures and page of a study; returns its tables as Markdown.
@@ -93,7 +96,9 @@ def write_page(
     runs
         Results to list.
     """
-    pictures = [save_figure(figure, output / "figures" / name)[0] for name, _, _, figure in figures]
+    sources = [embedded(figure) for *_, figure in figures]  # the page has captions of its own
+    for name, _, caption, figure in figures:
+        save_figure(figure, output / "figures" / name, caption)
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PACKAGE / "results" / "templates"), autoescape=True
     ).get_template("report.html.j2")
@@ -102,8 +107,8 @@ def write_page(
         about=about,
         tables=[{"title": t, "parts": _cells(text), "caption": c} for t, text, c in tables],
         figures=[
-            {"title": title, "caption": caption, "source": embedded(picture)}
-            for (_, title, caption, _), picture in zip(figures, pictures, strict=True)
+            {"title": title, "caption": caption, "source": source}
+            for (_, title, caption, _), source in zip(figures, sources, strict=True)
         ],
         all_runs=runs,
         versions=versions,
@@ -153,11 +158,12 @@ def write_cross_table(cross: CrossTable, output: Path) -> list[tuple[str, str, s
 
 
 def _cells(markdown: str) -> list[dict[str, Any]]:
-    """Tables of a Markdown text, as heads and bodies of cells."""
+    """Tables of a Markdown text, as heads and bodies of cells; columns of prose are told apart."""
     parts = []
     for text in markdown.split("\n\n"):
-        lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-        parts.append({"header": lines[0], "body": lines[2:]})
+        header, _, *body = ([cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines())
+        prose = [any(len(cell) > PROSE for cell in column) for column in zip(*body, strict=True)]
+        parts.append({"header": header, "body": body, "prose": prose, "folded": len(body) > FOLDED})
     return parts
 
 

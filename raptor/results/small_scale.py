@@ -24,6 +24,7 @@ MEASURES = {
     "share": "share of distance cut",
 }
 SCORES = {"r2_cls": "R2 cls", "r2_patches": "R2 patches", "agreement": "agreement", "kept": "accuracy kept"}
+SIDES = {"intra": "same phase", "inter": "another phase"}
 
 
 def runs(study: Study) -> list[Run]:

@@ -17,7 +17,7 @@ from raptor.partition.phases import phases_of
 from raptor.results import small_scale
 from raptor.results.figures import NEUTRAL, TYPE_COLOURS, legend_beside, new_figure
 from raptor.results.gather import Run
-from raptor.results.small_scale import MEASURES, SCORES
+from raptor.results.small_scale import MEASURES, SCORES, SIDES
 
 KIND_COLOURS = {"maxcut": "#2b6ca3", "random": "#d08a2e", "shuffled": "#8a6bb1"}
 SIDE_COLOURS = {"intra": "#2b6ca3", "inter": "#b5442e"}
@@ -26,14 +26,9 @@ LINES = {1: ":", 2: "-", 3: "--", 4: "-."}
 STEPS_APART = 0.16
 
 
-def _titled(figure: Figure, source: str) -> Figure:
-    figure.text(0.01, 0.965, source, fontsize=8, color=NEUTRAL)
-    return figure
-
-
-def scatter(fits: pd.DataFrame, source: str) -> Figure:
+def scatter(fits: pd.DataFrame) -> Figure:
     """R2 of class token and patches against each phase measure; one point for each teacher and k, max-cut."""
-    figure, axes = new_figure(10.0, 3.9, columns=3, top=0.94)
+    figure, axes = new_figure(10.0, 3.9, columns=3)
     best = fits[(fits["kind"] == "maxcut") & (fits["k"] > 1)]
     rates = sorted(best["drop_path"].dropna().unique())
     map_ = matplotlib.colormaps["viridis_r"]
@@ -54,13 +49,13 @@ def scatter(fits: pd.DataFrame, source: str) -> Figure:
         face = NEUTRAL if k == best["k"].min() else "none"
         axes[-1].scatter([], [], facecolor=face, edgecolor=NEUTRAL, s=26, label=f"k={k}")
     legend_beside(axes[-1], fontsize=7)
-    return _titled(figure, source)
+    return figure
 
 
-def forest(correlations: pd.DataFrame, source: str) -> Figure:
+def forest(correlations: pd.DataFrame) -> Figure:
     """Spearman correlation of each measure with each score and its interval, a panel for each set of rows."""
     names = list(dict.fromkeys(correlations["over"]))
-    figure, axes = new_figure(3.6 * len(names) + 1.2, 4.6, columns=len(names), top=0.94)
+    figure, axes = new_figure(3.6 * len(names) + 1.2, 4.6, columns=len(names))
     pairs = [(measure, score) for measure in MEASURES for score in SCORES]
     for ax, name in zip(axes, names, strict=True):
         for i, (k, own) in enumerate(correlations[correlations["over"] == name].groupby("k")):
@@ -75,10 +70,10 @@ def forest(correlations: pd.DataFrame, source: str) -> Figure:
         ax.invert_yaxis()
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=7)
         ax.title.set_fontsize(8)
-    return _titled(figure, source)
+    return figure
 
 
-def paired(differences: pd.DataFrame, statistics: pd.DataFrame, source: str) -> Figure:
+def paired(differences: pd.DataFrame, statistics: pd.DataFrame) -> Figure:
     """Max-cut less random and less shuffled for each trained and untrained teacher, with mean and interval."""
     shown = [s for s in SCORES if s != "kept"]
     figure, axes = new_figure(10.0, 3.7, columns=len(shown), top=0.94)
@@ -102,10 +97,10 @@ def paired(differences: pd.DataFrame, statistics: pd.DataFrame, source: str) -> 
         ax.set_title(f"{SCORES[score]}: max-cut less other")
     if any(stage == "untrained" for stage, *_ in groups):
         figure.text(0.99, 0.965, "* untrained control", fontsize=8, color=NEUTRAL, ha="right")
-    return _titled(figure, source)
+    return figure
 
 
-def along(table: pd.DataFrame, by: str, control: pd.DataFrame, source: str) -> Figure:
+def along(table: pd.DataFrame, by: str, control: pd.DataFrame) -> Figure:
     """Teachers and max-cut surrogates by rate of stochastic depth or by step, mean and 95 % interval over seeds.
 
     Parameters
@@ -116,8 +111,6 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame, source: str) -> F
         Its first column.
     control
         The same of the untrained teachers, drawn across; may be empty.
-    source
-        What was measured.
     """
     panels = {
         "teacher_top1": "teacher's top-1",
@@ -126,7 +119,7 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame, source: str) -> F
         "r2_patches": "R2 patches",
         "kept": "accuracy kept",
     }
-    figure, axes = new_figure(12.0, 3.4, columns=len(panels), top=0.93)
+    figure, axes = new_figure(12.0, 3.4, columns=len(panels))
     for ax, (name, title) in zip(axes, panels.items(), strict=True):
         for k, own in table.groupby("k"):
             x = np.arange(len(own)) if by == "step" else own[by]
@@ -142,12 +135,12 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame, source: str) -> F
                 break  # which do not depend on k
         ax.set(title=title, xlabel="step of the teacher" if by == "step" else "drop rate")
     legend_beside(axes[-1], fontsize=7, handlelength=4)
-    return _titled(figure, source)
+    return figure
 
 
-def swap_bars(effects: pd.DataFrame, swaps: pd.DataFrame, source: str) -> Figure:
+def swap_bars(effects: pd.DataFrame, swaps: pd.DataFrame) -> Figure:
     """Accuracy kept by swaps within and across phases, by their number of layers, and against distance and depth."""
-    figure, axes = new_figure(10.0, 3.6, columns=3, top=0.94)
+    figure, axes = new_figure(10.0, 3.6, columns=3)
     own = _of(effects, stage="trained", score="kept")
     for offset, side in ((-0.18, "intra"), (0.18, "inter")):
         axes[0].bar(
@@ -157,7 +150,7 @@ def swap_bars(effects: pd.DataFrame, swaps: pd.DataFrame, source: str) -> Figure
             yerr=100 * own[f"{side}_ci95"],
             color=SIDE_COLOURS[side],
             capsize=3,
-            label={"intra": "same phase", "inter": "another phase"}[side],
+            label=SIDES[side],
         )
     lowest = (own[["intra", "inter"]].min(axis=1) - own[["intra_ci95", "inter_ci95"]].max(axis=1).fillna(0)).min()
     axes[0].set_ylim(max(0.0, 100 * lowest - 3) if len(own) else 0.0)
@@ -172,10 +165,10 @@ def swap_bars(effects: pd.DataFrame, swaps: pd.DataFrame, source: str) -> Figure
             part = _of(trained, side=side)
             ax.scatter(part[column], 100 * part["kept"].astype(float), s=7, alpha=0.35, color=colour)
         ax.set(xlabel=f"{what}, mean of the swap")
-    return _titled(figure, source)
+    return figure
 
 
-def matrices(found: Sequence[Run], k: int, source: str) -> Figure:
+def matrices(found: Sequence[Run], k: int) -> Figure:
     """Distance matrices of one teacher of each kind (first seed), with the max-cut phases outlined."""
     chosen: dict[str, Run] = {}
     for run in sorted(found, key=lambda run: (run["model"]["tags"]["seed"], run["name"])):
@@ -184,7 +177,7 @@ def matrices(found: Sequence[Run], k: int, source: str) -> Figure:
             name = "untrained" if tags["stage"] == "untrained" else f"drop rate {tags['drop_path']:g}"
             chosen.setdefault(name, run)
     chosen = dict(sorted(chosen.items()))
-    figure, axes = new_figure(2.5 * len(chosen) + 0.7, 3.3, columns=len(chosen), top=0.93)
+    figure, axes = new_figure(2.5 * len(chosen) + 0.7, 3.3, columns=len(chosen))
     top = max(np.max(run["distance"]) for run in chosen.values())
     for ax, (name, run) in zip(axes, chosen.items(), strict=True):
         L = len(run["distance"])
@@ -194,19 +187,21 @@ def matrices(found: Sequence[Run], k: int, source: str) -> Figure:
         for start, end in phases_of(cuts, L):
             corner, size = (start + 0.5, start + 0.5), end - start
             ax.add_patch(Rectangle(corner, size, size, fill=False, ec="#1f9e89", lw=2))
-        ax.set_title(f"{name}, seed {run['model']['tags']['seed']}\ncut after {', '.join(map(str, cuts))}", fontsize=8)
+        ax.set_title(
+            f"{name}, seed {run['model']['tags']['seed']}\nk={k}: cut after {', '.join(map(str, cuts))}", fontsize=8
+        )
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.spines[["top", "right"]].set_visible(True)
     axes[0].set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="1 - cosine", shrink=0.8)
-    return _titled(figure, f"{source}; k={k}")
+    return figure
 
 
-def by_layer(layers: pd.DataFrame, source: str) -> Figure:
+def by_layer(layers: pd.DataFrame) -> Figure:
     """R2 of every layer by token type, trained teachers: mean over teachers for each kind of partition, k by panel."""
     own = layers[layers["stage"] == "trained"] if (layers["stage"] == "trained").any() else layers
     panels = [(k, kind) for k in sorted(own["k"].unique()) for kind in TYPE_COLOURS if (own["type"] == kind).any()]
-    figure, axes = new_figure(2.1 * len(panels) + 1.0, 3.1, columns=len(panels), top=0.93)
+    figure, axes = new_figure(2.1 * len(panels) + 1.0, 3.1, columns=len(panels))
     for ax, (k, kind) in zip(axes, panels, strict=True):
         for partition, colour in KIND_COLOURS.items():
             part = _of(own, k=k, type=kind, kind=partition).groupby("layer")["r2"]
@@ -219,7 +214,7 @@ def by_layer(layers: pd.DataFrame, source: str) -> Figure:
         share_y(ax, axes[0])
     axes[0].set_ylabel("R2 to the teacher")
     legend_beside(axes[-1], fontsize=7)
-    return _titled(figure, source)
+    return figure
 
 
 def share_y(ax: Axes, first: Axes) -> None:
@@ -235,21 +230,21 @@ def _of(frame: pd.DataFrame, **wanted: object) -> pd.DataFrame:
 
 
 def all_figures(
-    found: Sequence[Run], rows: Mapping[str, pd.DataFrame], tables: Mapping[str, pd.DataFrame], source: str
+    found: Sequence[Run], rows: Mapping[str, pd.DataFrame], tables: Mapping[str, pd.DataFrame]
 ) -> dict[str, Figure]:
     """Every figure for which there are runs, by name of file."""
     fits, trained = rows["fits"], (rows["fits"]["stage"] == "trained").any()
-    figures = {"correlation_scatter": scatter(fits, source), "correlations": forest(tables["correlations"], source)}
+    figures = {"correlation_scatter": scatter(fits), "correlations": forest(tables["correlations"])}
     if len(tables["paired"]):
-        figures["maxcut_against_others"] = paired(rows["paired_differences"], tables["paired"], source)
+        figures["maxcut_against_others"] = paired(rows["paired_differences"], tables["paired"])
     control = tables["untrained"]
     if trained:
-        figures["stochastic_depth"] = along(tables["stochastic_depth"], "drop_path", control, source)
+        figures["stochastic_depth"] = along(tables["stochastic_depth"], "drop_path", control)
     if (fits["stage"] != "trained").any():
-        figures["training"] = along(tables["training"], "step", control, source)
+        figures["training"] = along(tables["training"], "step", control)
     if len(tables["swap_effects"]) and trained:
-        figures["layer_swaps"] = swap_bars(tables["swap_effects"], rows["swaps"], source)
+        figures["layer_swaps"] = swap_bars(tables["swap_effects"], rows["swaps"])
     k = min(3, max(int(k) for k in found[0]["teacher_measures"]["maxcut"]))
-    figures["distance_matrices"] = matrices(found, k, source)
-    figures["r2_by_layer"] = by_layer(small_scale.layers(found), source)
+    figures["distance_matrices"] = matrices(found, k)
+    figures["r2_by_layer"] = by_layer(small_scale.layers(found))
     return figures

@@ -12,10 +12,26 @@ from raptor.results import small_scale, table
 from raptor.results.gather import Study
 from raptor.results.page import write_study_page
 from raptor.results.resampling import RESAMPLES
-from raptor.results.small_scale import MEASURES, SCORES
+from raptor.results.small_scale import MEASURES, SCORES, SIDES
 from raptor.results.small_scale_figures import all_figures
 
-SEEDS = "mean ± standard deviation over seeds"
+SEEDS = "mean ± standard deviation over seeds, their number in brackets or in the last column"
+NAMES = {
+    **MEASURES,
+    **SCORES,
+    **SIDES,
+    "r2_registers": "R2 registers",
+    "top1": "top-1",
+    "teacher_top1": "teacher's top-1",
+    "mean": "difference",
+    "p": "Wilcoxon's p",
+    "above": "teachers above 0",
+    "clusters": "trainings",
+    "size": "layers replaced",
+    "gap": "layers between",
+    "gaps": "depths compared",
+}
+SETTINGS = ("drop_path", "step")
 RESAMPLED = f"95 % percentile intervals of {RESAMPLES} bootstrap draws of whole trainings, each with all of its rows"
 PAIRED = (
     "Differences within each teacher, averaged over draws first; n teachers, 95 % Student interval of the mean, "
@@ -36,12 +52,12 @@ CAPTIONS = {
     "teachers": "Every teacher of the study, however well it trained; top-1 on held-out images.",
     "correlations": f"Over teachers (max-cut partitions) or over partitions; {RESAMPLED}.",
     "paired": f"Max-cut less the other kind, above 0: max-cut is better. {PAIRED}.",
-    "stochastic_depth": f"Trained teachers and their max-cut surrogates; {SEEDS} (n). Last rows: untrained control, "
+    "stochastic_depth": f"Trained teachers and their max-cut surrogates; {SEEDS}. Last rows: untrained control, "
     "at chance, where agreement and accuracy kept mean nothing.",
-    "training": f"Untrained teachers (step 0), checkpoints, and what they became; max-cut surrogates; {SEEDS} (n).",
-    "swap_effects": f"Layers replaced by others of their phase (intra) or another (inter), max-cut phases. {PAIRED}.",
-    "swaps_at_equal_gap": "One layer replaced, intra less inter between swaps whose layers lie equally far apart in "
-    f"depth. {PAIRED}.",
+    "training": f"Untrained teachers (step 0), checkpoints, and what they became; max-cut surrogates; {SEEDS}.",
+    "swap_effects": f"Layers replaced by others of the same phase or of another, max-cut phases. {PAIRED}.",
+    "swaps_at_equal_gap": "One layer replaced, same phase less another between swaps whose layers lie equally far "
+    f"apart in depth. {PAIRED}.",
     "swap_trends": f"What a swap keeps against distance and depth between the layers; {RESAMPLED}.",
 }
 FIGURES = {
@@ -126,7 +142,7 @@ def write_small_scale(study: Study, output: Path, title: str) -> str:
             tables.append((heading, markdown, caption))
     figures = [
         (name, FIGURES[name][0], f"{FIGURES[name][1]} {source}.", figure)
-        for name, figure in all_figures(found, rows, computed, source).items()
+        for name, figure in all_figures(found, rows, computed).items()
     ]
     write_study_page(study, output, title, tables, figures)
     return "\n\n".join(f"{heading}\n\n{markdown}" for heading, markdown, _ in tables)
@@ -141,26 +157,32 @@ def _source(study: Study) -> str:
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table for people: a value and its spread or interval in one cell."""
+    """A table for people: a value and its spread or interval in one cell; n in a column if all values share it."""
     shown = pd.DataFrame(index=frame.index)
+    counts = frame[[column for column in frame.columns if column.endswith("_n")]]
+    same = counts.nunique(axis=1).le(1).all()
     for column in frame.columns:
         values = frame[column]
         if column.endswith(("_std", "_ci95", "_low", "_high", "_n")) or column == "ci95":
             continue
-        stem, text = column.removesuffix("_mean"), values.map(_text)
+        stem = column.removesuffix("_mean")
+        text = values.map(_text if column not in SETTINGS else lambda v: "—" if v != v else f"{v:g}")
         if f"{stem}_std" in frame and stem != column:
             spread = frame[f"{stem}_std"].map(lambda v: "" if v != v else f" ± {v:.3f}")
-            text = text + spread + frame[f"{stem}_n"].map(lambda n: f" ({n})")
+            text = text + spread + ("" if same else frame[f"{stem}_n"].map(lambda n: f" ({n})"))
         elif f"{column}_low" in frame:
             bounds = zip(frame[f"{column}_low"], frame[f"{column}_high"], strict=True)
-            text = text + pd.Series([f" [{_text(low)}, {_text(high)}]" for low, high in bounds], index=frame.index)
+            intervals = ["" if low != low else f" [{_text(low)}, {_text(high)}]" for low, high in bounds]
+            text = text + pd.Series(intervals, index=frame.index)
         elif f"{column}_ci95" in frame or (column == "mean" and "ci95" in frame):
             text = text + frame[f"{column}_ci95" if column != "mean" else "ci95"].map(lambda v: f" ± {_text(v)}")
-        shown[(MEASURES | SCORES).get(stem, stem.replace("_", " "))] = text
+        shown[NAMES.get(stem, stem.replace("_", " "))] = text.replace(NAMES)
+    if same and not counts.empty:
+        shown["seeds"] = counts.iloc[:, 0]
     return shown
 
 
 def _text(value: object) -> str:
     if value is None or value != value:
         return "—"
-    return f"{value:.3f}" if isinstance(value, float) and not float(value).is_integer() else f"{value}"
+    return f"{value:.3f}" if isinstance(value, float) else f"{value}"

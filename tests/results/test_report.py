@@ -1,14 +1,19 @@
+import base64
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 
 from raptor.errors import ConfigError
 from raptor.phases import solve_all
+from raptor.results.figures import new_figure
 from raptor.results.gather import Study
-from raptor.results.page import write_report
+from raptor.results.page import write_page, write_report
 from raptor.results.table import rows
 
 VERSIONS = {"raptor": "0", "torch": "0"}
@@ -110,3 +115,21 @@ def test_missing_runs_leave_dashes_not_numbers(root: Path, tmp_path: Path) -> No
 def test_an_empty_study_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no finished run"):
         Study(tmp_path / "nothing")
+
+
+def test_long_tables_are_folded_prose_is_wrapped_and_files_carry_their_caption(tmp_path: Path) -> None:
+    figure, axes = new_figure(3.0, 2.0)
+    axes[0].plot([0, 1])
+    long = "\n".join(["| a | b |", "|---|---|", *[f"| {i} | x |" for i in range(17)]])
+    prose = "| a | b |\n|---|---|\n| 1 | what one number is, in a whole sentence |"
+    tables = [("Long", long, ""), ("Prose", prose, "")]
+    write_page(tmp_path, "Title", "about", tables, [("line", "A line", "What the line is. " * 9, figure)], VERSIONS)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<details><summary>17 rows</summary>") == page.count("</details>") == 1
+    assert page.count('<td class="prose">') == 1
+    assert page.count("What the line is.") == 9  # as text below the picture, not in it too
+    (shown,) = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    height, width = imread(io.BytesIO(base64.b64decode(shown))).shape[:2]
+    in_file = imread(tmp_path / "figures" / "line.png").shape[:2]
+    assert in_file[0] > height + 20
+    assert abs(in_file[1] - width) <= 10
