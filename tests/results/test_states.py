@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from raptor.errors import ConfigError
 from raptor.files import write_json
-from raptor.results.states import rows_of, state_of
+from raptor.results.states import SILENT, rows_of, state_of
 from raptor.status import exit_code
 
 HERE = platform.node()
@@ -42,14 +42,18 @@ NOBODY = 2**22 + 1  # above any process id
         ({"state": "running", "host": HERE, "pid": os.getpid()}, {}, "running"),
         ({"state": "queued", "host": HERE, "pid": os.getpid()}, None, "waiting"),
         ({"state": "running", "host": HERE, "pid": NOBODY}, None, "stale"),
-        ({"state": "running", "host": "elsewhere", "updated": datetime.now(UTC).isoformat()}, None, "running"),
-        ({"state": "running", "host": "elsewhere", "updated": "2020-01-01T00:00:00+00:00"}, None, "stale"),
         ({"state": "interrupted", "host": HERE, "pid": os.getpid()}, None, "stale"),
         ({}, None, "stale"),
     ],
 )
 def test_state(status: dict[str, Any], queue: dict[str, str] | None, expected: str) -> None:
     assert state_of(status, queue).name == expected
+
+
+@pytest.mark.parametrize(("age", "expected"), [(1, "running"), (SILENT - 60, "running"), (SILENT + 60, "stale")])
+def test_on_another_machine_silence_tells(age: float, expected: str) -> None:
+    updated = datetime.now(UTC) - timedelta(seconds=age)
+    assert state_of({"state": "running", "host": "elsewhere", "updated": updated.isoformat()}, None).name == expected
 
 
 def test_exit_codes_and_reasons(tmp_path: Path) -> None:
