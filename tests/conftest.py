@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,8 +29,12 @@ def tiny_spec(depth: int = 4, **options: Any) -> ViTSpec:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests on SLURM: they take one worker many minutes, in which another does the rest."""
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    """Begin with the files that take longest, SLURM's before all: workers take whole files, and so end together."""
+    first: dict[Path, int] = {}
+    for item in items:
+        rank = next((i for i, mark in enumerate(("slurm", "slow")) if item.get_closest_marker(mark)), 2)
+        first[item.path] = min(rank, first.get(item.path, 2))
+    items.sort(key=lambda item: first[item.path])
 
 
 @pytest.fixture
@@ -65,9 +70,14 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
 
 
 def start(command: str, *arguments: str, cwd: Path, **kwargs: Any) -> subprocess.Popen[str]:
-    """Start a command in its own process, on one thread."""
+    """Start a command in its own process, on one thread; interrupts reach it, also if tests run in the background."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("HYDRA_FULL_ERROR", None)
     return subprocess.Popen(
-        [sys.executable, "-m", f"raptor.{command}", *arguments], cwd=cwd, env=environment, text=True, **kwargs
+        [sys.executable, "-m", f"raptor.{command}", *arguments],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells have jobs with & ignore it
+        **kwargs,
     )

@@ -18,6 +18,7 @@ from tests.conftest import start
 
 Call = Callable[..., None]
 SMALL = ["images=24", "shown=4", "perturbation.images=2", "perturbation.sizes=[0.1]", "jacobian.images=1"]
+FEW = ["images=24", "shown=4", "ranks=false", "perturbation.images=0", "jacobian.images=0"]
 TRAIN = ["trainer.max_steps=2", "trainer.enable_progress_bar=false", "surrogate.boundaries=[5]", "name=k2"]
 
 
@@ -27,6 +28,7 @@ def loud_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raptor.cli.explain", lambda error, config_name: None)
 
 
+@pytest.mark.slow
 def test_teacher_surrogate_and_untrained_network(call: Call, tmp_path: Path) -> None:
     call("train", *TRAIN)
     call("dynamics", "surrogates=[runs/default/k2]", "boundaries=[5]", "name=d", *SMALL)
@@ -55,8 +57,9 @@ def test_teacher_surrogate_and_untrained_network(call: Call, tmp_path: Path) -> 
     assert "d: vit_tiny_patch16_224, 24 images of digits (val)" in table
 
 
+@pytest.mark.slow
 def test_killed_it_continues_with_the_next_network(call: Call, tmp_path: Path) -> None:
-    process = start("dynamics", "name=killed", *SMALL, cwd=tmp_path)
+    process = start("dynamics", "name=killed", *FEW, cwd=tmp_path)
     first = tmp_path / "runs" / "default" / "killed" / "networks" / "teacher.npz"
     deadline = time.monotonic() + 120
     while not first.exists():
@@ -66,13 +69,13 @@ def test_killed_it_continues_with_the_next_network(call: Call, tmp_path: Path) -
     process.send_signal(signal.SIGKILL)
     process.wait()
     written = first.stat().st_mtime_ns
-    call("dynamics", "name=killed", *SMALL)
+    call("dynamics", "name=killed", *FEW)
     assert first.stat().st_mtime_ns == written  # what was measured is not measured again
     result = json.loads((first.parents[1] / "result.json").read_text())
     assert list(result["networks"]) == ["teacher", "untrained"]
 
     (first.parents[1] / "result.json").unlink()  # as if it had been stopped before the end
-    call("dynamics", "name=killed", *SMALL, "images=20", "untrained=false")
+    call("dynamics", "name=killed", *FEW, "images=20", "untrained=false")
     with np.load(first, allow_pickle=False) as arrays:  # made with other settings, so measured anew
         assert len(arrays["curves/norm/patches"]) == 20
 

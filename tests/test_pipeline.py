@@ -33,6 +33,7 @@ def test_every_experiment_is_run_somewhere_in_these_tests() -> None:
     assert there == set(re.findall(r"experiment=([\w/]+)", text))
 
 
+@pytest.mark.slow
 def test_the_demo_from_teacher_to_report(call: Callable[..., None], tmp_path: Path) -> None:
     call("train", "experiment=demo/teacher", *SMOKE)
     call("phases", "experiment=demo/phases", "images=64")

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 QUIET = ["trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1", "trainer.max_steps=2"]
 SMALL = ["images=12", "shown=3", "ranks=false", "perturbation.images=0", "jacobian.images=0", "untrained=false"]
 GREY = ["data=digits", "teacher.options.img_size=8", "teacher.options.patch_size=2"]
 
 
+@pytest.mark.slow
 def test_dynamics_from_teacher_to_report(call: Callable[..., None], tmp_path: Path) -> None:
     call("train", "experiment=dynamics/fashion_teacher", *GREY, *QUIET)
     call("train", "experiment=dynamics/digits_surrogate", *QUIET)

@@ -27,6 +27,7 @@ GRIDS = {  # jobs of each stage with one seed
 }
 
 
+@pytest.mark.slow
 def test_the_study_from_teachers_to_report(call: Callable[..., None], tmp_path: Path) -> None:
     teachers, untrained, fits = STAGES
     short = [*QUIET, "trainer.max_steps=3", "trainer.limit_val_batches=2", "seed=0"]

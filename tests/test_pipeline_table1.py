@@ -58,6 +58,7 @@ def shrunk(protocol: str) -> list[str]:
     return [f"protocol={protocol}", *more[protocol]]
 
 
+@pytest.mark.slow
 def test_table1_from_blocks_to_report(call: Call, tmp_path: Path, trees: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = tmp_path / "runs" / "table1"
     monkeypatch.setenv("RAPTOR_DATA", str(trees))

@@ -139,6 +139,7 @@ def test_an_export_that_differs_is_not_written(tmp_path: Path, surrogate: Surrog
     assert not (tmp_path / "k3.pt2").exists()
 
 
+@pytest.mark.slow
 def test_the_export_script(tmp_path: Path, surrogate: Surrogate) -> None:
     save(surrogate, tmp_path / "run")
     script = Path(__file__).parents[2] / "scripts" / "export.py"
