@@ -106,6 +106,13 @@ def restart_soon(ident: str) -> None:
     call("scontrol", "update", f"JobId={ident}", "StartTime=now", check=False)
 
 
+def limit_soon(folder: Path, ident: str) -> None:
+    """Set a limit one to two minutes from now, once the job trains: how long it took to start does not matter."""
+    until(lambda: step_of(folder) > 0)
+    *_, minutes, _ = f"0:{call('squeue', '-h', '-j', ident, '-o', '%M').stdout.strip()}".split(":")
+    call("scontrol", "update", f"JobId={ident}", f"TimeLimit={int(minutes) + 2}")
+
+
 def step_of(folder: Path) -> int:
     found = status(folder)
     return int(found.get("step") or 0) if found.get("state") == "running" else 0
@@ -174,12 +181,14 @@ def test_disturbed_jobs_end_in_the_same_weights(
 
 def test_out_of_time_and_on(whole: str, tmp_path: Path) -> None:
     """A real time limit: SLURM warns, the job saves and is requeued; once too often, and it fails and says why."""
-    limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20", "hydra.launcher.max_num_timeout=1"]
-    ident = submit(tmp_path, *limits, SLOW.replace("0.1", "0.6"))  # longer than two attempts last
+    limits = ["hydra.launcher.signal_delay_s=90", "hydra.launcher.max_num_timeout=1"]
+    ident = submit(tmp_path, *limits, SLOW.replace("0.1", "0.8"))  # longer than two attempts last
     folder = tmp_path / "runs" / "study" / "run"
-    until(lambda: status(folder).get("state") == "preempted", 240)
+    limit_soon(folder, ident)
+    until(lambda: status(folder).get("state") == "preempted")
     restart_soon(ident)
-    until(lambda: status(folder).get("state") == "failed", 240)
+    limit_soon(folder, ident)
+    until(lambda: status(folder).get("state") == "failed")
     assert "timed-out too many times" in status(folder)["error"]
     (row,), code = rows(folder.parent)
     assert (row["state"], code) == ("failed", 1)

@@ -10,6 +10,8 @@ from torch import Tensor
 from raptor.analysis.sphere import directions
 from raptor.models.tokens import TokenLayout
 
+TIE = 1e-9  # difference of two cosines that is rounding alone
+
 
 def pooled_directions(layers: Sequence[Tensor], layout: TokenLayout) -> dict[str, Tensor]:
     """Direction of the mean token of each type: layers 0..L, ``(B, N, D)`` each, to ``(B, L+1, D)`` by type."""
@@ -72,16 +74,18 @@ def judge(points: Tensor, means: Tensor, labels: Tensor, seen: Tensor) -> dict[s
     Returns
     -------
     dict
-        ``own``: whether the nearest class direction of the same layer is that of the image's class; ``final``: the same
-        with the class directions of the last layer; ``class_mean``: cosine to the final direction of its own class.
-        Each ``(B, L+1)`` in float64 on the CPU.
+        ``own``: 1 where the nearest class direction of the same layer is that of the image's class, else 0; ``final``:
+        the same with the class directions of the last layer; ``class_mean``: cosine to the final direction of its own
+        class. Each ``(B, L+1)`` in float64 on the CPU. Where n classes are equally near, as by the class token at layer 0,
+        each counts 1/n: what choosing among them at random would get right.
     """
     unseen = ~seen.to(points.device)
     same = torch.einsum("bld,cld->blc", points, means)
     last = torch.einsum("bld,cd->blc", points, means[:, -1])
+    own = labels.to(points.device)[:, None, None].expand(-1, last.shape[1], 1)
     result = {}
     for name, cosines in (("own", same), ("final", last)):
-        nearest = cosines.masked_fill(unseen, -torch.inf).argmax(dim=-1)
-        result[name] = (nearest == labels.to(points.device)[:, None]).double().cpu()
-    own = labels.to(points.device)[:, None, None].expand(-1, last.shape[1], 1)
+        possible = cosines.masked_fill(unseen, -torch.inf)
+        nearest = (possible >= possible.amax(dim=-1, keepdim=True) - TIE).double()
+        result[name] = (nearest.gather(2, own)[..., 0] / nearest.sum(dim=-1)).cpu()
     return result | {"class_mean": last.gather(2, own)[..., 0].cpu()}

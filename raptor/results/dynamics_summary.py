@@ -25,9 +25,9 @@ def mean_and_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64],
 def share_and_interval(
     values: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Share of ones over the first axis and the ends of its 95 % Wilson interval, for zeros and ones ``(n, m)``."""
+    """Share over the first axis and the ends of its 95 % Wilson interval, for ``(n, m)`` from 0 to 1."""
     n = len(values)
-    intervals = [binomtest(int(ones), n).proportion_ci(method="wilson") for ones in values.sum(axis=0)]
+    intervals = [binomtest(round(ones), n).proportion_ci(method="wilson") for ones in values.sum(axis=0)]
     return values.mean(axis=0), np.array([i.low for i in intervals]), np.array([i.high for i in intervals])
 
 

@@ -165,6 +165,17 @@ def test_basins_of_separate_classes_and_of_noise() -> None:
     assert found["class_mean"][:, 0].mean().abs() < 0.1
 
 
+def test_classes_that_are_equally_near_count_as_chance_among_them() -> None:
+    labels, seen = torch.tensor([0, 1, 2, 2]), torch.tensor([True, True, True, False])
+    point = directions(torch.randn(16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    means = point.repeat(4, 1, 1) * (1 + torch.tensor([0.0, 1e-15, -1e-15, 0.0], dtype=torch.float64))[:, None, None]
+    means[3] = 0.0
+    found = judge(point.repeat(4, 1, 1), means, labels, seen)
+    assert found["own"].flatten().tolist() == pytest.approx([1 / 3] * 4)
+    means[2] = -point  # two are left
+    assert judge(point.repeat(4, 1, 1), means, labels, seen)["own"].flatten().tolist() == [0.5, 0.5, 0.0, 0.0]
+
+
 def test_recurrence_error() -> None:
     layers = random_layers(3, 4)
     off = [1.1 * x for x in layers]
@@ -172,12 +183,5 @@ def test_recurrence_error() -> None:
     assert found["relative"] == pytest.approx(torch.full((3, 5), 0.1), abs=1e-6)
     assert found["eps"][0, 2].item() == pytest.approx(0.1 * layers[2][0].norm().item(), rel=1e-6)
     assert found["angle_cls"].abs().max() < 1e-6
-    assert [
-        index for index in range(5) for j in range(5) if held(layers, [2])[index] is layers[j] for index in [j]
-    ] == [
-        0,
-        0,
-        0,
-        2,
-        2,
-    ]
+    starts = [next(j for j, y in enumerate(layers) if y is x) for x in held(layers, [2])]
+    assert starts == [0, 0, 0, 2, 2]
