@@ -32,6 +32,7 @@ class _State:
     polite: bool = False  # whether somebody will save and call stop()
     requeue: Callable[[int, Any], Any] | None = None
     requeued: bool = False
+    ending: bool = False
 
 
 _state = _State()
@@ -47,9 +48,9 @@ def install(grace: float, rank: int = 0) -> None:
     rank
         This process among those of the job. Rank 0 has the job requeued; the others wait for their end.
     """
-    _state.pid, _state.grace, _state.asked_by, _state.requeued = os.getpid(), grace, None, False
+    global _state
     requeue = signal.getsignal(WARNING)
-    _state.requeue = requeue if callable(requeue) and rank == 0 else None
+    _state = _State(os.getpid(), grace, requeue=requeue if callable(requeue) and rank == 0 else None)
     take_over()
     signal.signal(signal.SIGALRM, lambda *_: stop())
 
@@ -65,6 +66,8 @@ def _answer(signum: int, frame: Any) -> None:
     if os.getpid() != _state.pid:
         if signum == END:
             _outlive()
+        return
+    if _state.ending:  # SLURM says it again, and libraries put handlers back as they leave
         return
     if _state.asked_by is None:
         log.warning("%s: %s", signal.Signals(signum).name, "saving first" if _state.polite else "stopping")
@@ -95,8 +98,7 @@ def save_first(on: bool) -> None:
 def stop() -> None:
     """End this process as it was asked to; after a warning, its job goes back into the queue."""
     signal.setitimer(signal.ITIMER_REAL, 0)
-    for signum in (WARNING, END):  # SLURM says it again
-        signal.signal(signum, signal.SIG_IGN)
+    _state.ending = True
     if _state.asked_by == WARNING:
         _state.requeued = True
         if _state.requeue is not None:

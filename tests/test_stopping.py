@@ -10,7 +10,7 @@ import time
 import pytest
 
 PROGRAM = """
-import multiprocessing, signal, sys, time
+import multiprocessing, os, signal, sys, time
 from raptor import stopping
 
 def submitits(signum, frame):
@@ -27,7 +27,13 @@ print(worker.pid, flush=True)
 while not stopping.asked() or sys.argv[1] == "late":
     time.sleep(0.01)
 print("saved", flush=True)
-stopping.stop()
+try:
+    stopping.stop()
+finally:  # as Lightning puts handlers back
+    stopping.take_over()
+    for signum in (signal.SIGUSR2, signal.SIGTERM):
+        os.kill(os.getpid(), signum)  # SLURM says it again
+        time.sleep(0.05)
 """
 
 

@@ -76,8 +76,8 @@ def judge(points: Tensor, means: Tensor, labels: Tensor, seen: Tensor) -> dict[s
     dict
         ``own``: 1 where the nearest class direction of the same layer is that of the image's class, else 0; ``final``:
         the same with the class directions of the last layer; ``class_mean``: cosine to the final direction of its own
-        class. Each ``(B, L+1)`` in float64 on the CPU. Where n classes are equally near, as by the class token at layer 0,
-        each counts 1/n: what choosing among them at random would get right.
+        class. Each ``(B, L+1)`` in float64 on the CPU. Where n classes are equally near, as all are at layer 0
+        to the class token, each counts 1/n: what choosing among them at random would get right.
     """
     unseen = ~seen.to(points.device)
     same = torch.einsum("bld,cld->blc", points, means)
