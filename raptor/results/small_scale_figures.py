@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,11 +19,15 @@ from raptor.results import small_scale
 from raptor.results.figures import NEUTRAL, TYPE_COLOURS, legend_beside, new_figure
 from raptor.results.gather import Run
 from raptor.results.small_scale import MEASURES, SCORES, SIDES
+from raptor.results.small_scale_statistics import scores_of
 
 KIND_COLOURS = {"maxcut": "#2b6ca3", "random": "#d08a2e", "shuffled": "#8a6bb1"}
 SIDE_COLOURS = {"intra": "#2b6ca3", "inter": "#b5442e"}
 MARKERS = {"trained": "o", "checkpoint": "^", "untrained": "s"}
 LINES = {1: ":", 2: "-", 3: "--", 4: "-."}
+FILLS = ("full", "none", "left", "top")  # of markers, by k
+BASELINE_NAMES = {"embedding": "layer 0 held", "mean": "mean image"}
+BASELINE_LINES = {"embedding": (0, (1, 3)), "mean": (0, (5, 2, 1, 2))}
 STEPS_APART = 0.16
 
 
@@ -30,33 +35,35 @@ def scatter(fits: pd.DataFrame) -> Figure:
     """R2 of class token and patches against each phase measure; one point for each teacher and k, max-cut."""
     figure, axes = new_figure(10.0, 3.9, columns=3)
     best = fits[(fits["kind"] == "maxcut") & (fits["k"] > 1)]
-    rates = sorted(best["drop_path"].dropna().unique())
-    map_ = matplotlib.colormaps["viridis_r"]
-    colour = {rate: map_(0.1 + 0.85 * i / max(1, len(rates) - 1)) for i, rate in enumerate(rates)}
+    colour = colours_of(best["drop_path"])
+    fills = dict(zip(sorted(best["k"].unique()), itertools.cycle(FILLS), strict=False))
+    score = next((name for name in scores_of(fits) if name.startswith("r2_")), "r2_patches")
     for ax, (measure, title) in zip(axes, MEASURES.items(), strict=True):
         for (stage, rate, k), own in best.groupby(["stage", "drop_path", "k"], dropna=False):
-            shade = colour.get(rate, NEUTRAL)
-            face = shade if k == best["k"].min() else "none"
-            ax.scatter(own[measure], own["r2_cls"], marker=MARKERS[str(stage)], s=26, facecolor=face, edgecolor=shade)
+            style = {"color": colour.get(rate, NEUTRAL), "marker": MARKERS[str(stage)], "fillstyle": fills[k]}
+            ax.plot(own[measure], own[score], ls="", ms=5, **style)
         ax.set(xlabel=title)
-    axes[0].set_ylabel("R2 of cls, mean over layers")
-    for rate, shade in colour.items():
-        axes[-1].scatter([], [], color=shade, s=26, label=f"drop rate {rate:g}")
-    for stage, marker in MARKERS.items():
-        if (best["stage"] == stage).any():
-            axes[-1].scatter([], [], color=NEUTRAL, marker=marker, s=26, label=stage)
-    for k in sorted(best["k"].unique()):
-        face = NEUTRAL if k == best["k"].min() else "none"
-        axes[-1].scatter([], [], facecolor=face, edgecolor=NEUTRAL, s=26, label=f"k={k}")
+    axes[0].set_ylabel(f"{SCORES[score]}, mean over layers")
+    shown: list[dict[str, Any]] = [{"color": shade, "label": f"drop rate {rate:g}"} for rate, shade in colour.items()]
+    shown += [{"marker": MARKERS[stage], "label": stage} for stage in MARKERS if (best["stage"] == stage).any()]
+    shown += [{"fillstyle": fill, "label": f"k={k}"} for k, fill in fills.items()]
+    for entry in shown:
+        axes[-1].plot([], [], **{"color": NEUTRAL, "marker": "o", "ls": "", "ms": 5} | entry)
     legend_beside(axes[-1], fontsize=7)
     return figure
+
+
+def colours_of(rates: pd.Series) -> dict[float, Any]:
+    """A colour for each drop rate, from light to dark."""
+    found = sorted(rates.dropna().unique())
+    return {rate: matplotlib.colormaps["viridis_r"](0.1 + 0.85 * (i + 1) / len(found)) for i, rate in enumerate(found)}
 
 
 def forest(correlations: pd.DataFrame) -> Figure:
     """Spearman correlation of each measure with each score and its interval, a panel for each set of rows."""
     names = list(dict.fromkeys(correlations["over"]))
     figure, axes = new_figure(3.6 * len(names) + 1.2, 4.6, columns=len(names))
-    pairs = [(measure, score) for measure in MEASURES for score in SCORES]
+    pairs = list(dict.fromkeys(zip(correlations["measure"], correlations["score"], strict=True)))
     for ax, name in zip(axes, names, strict=True):
         for i, (k, own) in enumerate(correlations[correlations["over"] == name].groupby("k")):
             found = own.set_index(["measure", "score"]).reindex(pairs)
@@ -66,7 +73,9 @@ def forest(correlations: pd.DataFrame) -> Figure:
             ax.errorbar(found["spearman"], y, xerr=np.clip(errors, 0, None), fmt="o", ms=3, lw=1, label=label)
         ax.axvline(0, color=NEUTRAL, lw=0.8)
         ax.set(title=name, xlim=(-1.05, 1.05), xlabel="Spearman, 95 % interval")
-        ax.set_yticks(range(len(pairs)), [f"{m} · {SCORES[s]}" for m, s in pairs] if ax is axes[0] else [""] * 12)
+        ax.set_yticks(
+            range(len(pairs)), [f"{m} · {SCORES[s]}" for m, s in pairs] if ax is axes[0] else [""] * len(pairs)
+        )
         ax.invert_yaxis()
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=7)
         ax.title.set_fontsize(8)
@@ -75,7 +84,7 @@ def forest(correlations: pd.DataFrame) -> Figure:
 
 def paired(differences: pd.DataFrame, statistics: pd.DataFrame) -> Figure:
     """Max-cut less random and less shuffled for each trained and untrained teacher, with mean and interval."""
-    shown = [s for s in SCORES if s != "kept"]
+    shown = [s for s in SCORES if s != "kept" and (statistics["score"] == s).any()]
     figure, axes = new_figure(10.0, 3.7, columns=len(shown), top=0.94)
     groups = [
         (stage, k, against)
@@ -119,21 +128,34 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame) -> Figure:
         "r2_patches": "R2 patches",
         "kept": "accuracy kept",
     }
+    panels = {name: title for name, title in panels.items() if f"{name}_mean" in table}
     figure, axes = new_figure(12.0, 3.4, columns=len(panels))
+    steps = sorted(table["step"].unique()) if by == "step" else []
+    colours = colours_of(table["drop_path"]) if by == "step" else {}
+    several, smallest = len(colours) > 1, table["k"].min()
     for ax, (name, title) in zip(axes, panels.items(), strict=True):
-        for k, own in table.groupby("k"):
-            x = np.arange(len(own)) if by == "step" else own[by]
-            line = LINES.get(int(own["k"].iloc[0]), "-")
+        for (k, rate), own in table.groupby(["k", table["drop_path"] if several else table["k"] * 0]):
+            if name in ("teacher_top1", "adjacent") and k != smallest:
+                continue  # which do not depend on k
+            x = [steps.index(step) for step in own[by]] if steps else own[by]
+            colour, line = colours[rate] if several else KIND_COLOURS["maxcut"], LINES.get(int(k), "-")
             half = own[f"{name}_ci95"].fillna(0)
-            style: dict[str, Any] = {"ls": line, "color": KIND_COLOURS["maxcut"], "marker": "o", "ms": 3, "capsize": 2}
-            ax.errorbar(x, own[f"{name}_mean"], yerr=half, label=f"k={k}", **style)
-            for level in control.loc[control["k"] == k, f"{name}_mean"].dropna() if len(control) else []:
-                ax.axhline(level, color=NEUTRAL, ls=line, lw=1, label=f"untrained, k={k}")
-            if by == "step":
-                ax.set_xticks(x, [f"{step:g}" for step in own[by]])
-            if name in ("teacher_top1", "adjacent"):
-                break  # which do not depend on k
+            style: dict[str, Any] = {"ls": line, "color": colour, "marker": "o", "ms": 3, "capsize": 2}
+            label = f"k={k}, drop rate {rate:g}" if several else f"k={k}"
+            ax.errorbar(x, own[f"{name}_mean"], yerr=half, label=label, **style)
+            for level in control.loc[control["k"] == k, f"{name}_mean"].dropna() if f"{name}_mean" in control else []:
+                if not several or rate == min(colours):
+                    ax.axhline(level, color=NEUTRAL, ls=line, lw=1, label=f"untrained, k={k}")
+            for baseline, dashes in BASELINE_LINES.items() if name.startswith("r2_") and k == smallest else []:
+                level_of = f"{baseline}_{name.removeprefix('r2_')}_mean"
+                if level_of in own:
+                    ax.plot(x, own[level_of], ls=dashes, lw=1, color="black" if not several else colour)
+        if steps:
+            ax.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
         ax.set(title=title, xlabel="step of the teacher" if by == "step" else "drop rate")
+    for baseline, dashes in BASELINE_LINES.items():
+        if any(column.startswith(f"{baseline}_") for column in table):
+            axes[-1].plot([], [], ls=dashes, lw=1, color="black", label=BASELINE_NAMES[baseline])
     legend_beside(axes[-1], fontsize=7, handlelength=4)
     return figure
 
@@ -200,7 +222,12 @@ def matrices(found: Sequence[Run], k: int) -> Figure:
 def by_layer(layers: pd.DataFrame) -> Figure:
     """R2 of every layer by token type, trained teachers: mean over teachers for each kind of partition, k by panel."""
     own = layers[layers["stage"] == "trained"] if (layers["stage"] == "trained").any() else layers
-    panels = [(k, kind) for k in sorted(own["k"].unique()) for kind in TYPE_COLOURS if (own["type"] == kind).any()]
+    panels = [
+        (k, kind)
+        for k in sorted(own.loc[own["k"] > 0, "k"].unique())
+        for kind in TYPE_COLOURS
+        if (own["type"] == kind).any()
+    ]
     figure, axes = new_figure(2.1 * len(panels) + 1.0, 3.1, columns=len(panels))
     for ax, (k, kind) in zip(axes, panels, strict=True):
         for partition, colour in KIND_COLOURS.items():
@@ -209,6 +236,10 @@ def by_layer(layers: pd.DataFrame) -> Figure:
                 mean, half = part.mean(), part.std().fillna(0)
                 ax.plot(mean.index, mean, color=colour, lw=1.4, label=partition)
                 ax.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
+        for baseline, dashes in BASELINE_LINES.items():
+            part = _of(own, type=kind, kind=baseline).groupby("layer")["r2"]
+            if len(part):
+                ax.plot(part.mean(), color="black", ls=dashes, lw=1, label=BASELINE_NAMES[baseline])
         ax.set(title=f"k={k}, {kind}", xlabel="layer")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         share_y(ax, axes[0])

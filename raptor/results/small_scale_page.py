@@ -9,17 +9,23 @@ import pandas as pd
 
 from raptor.files import write_json, write_text
 from raptor.results import small_scale, table
+from raptor.results import small_scale_statistics as statistic
 from raptor.results.gather import Study
 from raptor.results.page import write_study_page
 from raptor.results.resampling import RESAMPLES
-from raptor.results.small_scale import MEASURES, SCORES, SIDES
+from raptor.results.small_scale import BASELINES, MEASURES, SCORES, SIDES
 from raptor.results.small_scale_figures import all_figures
 
+TRIVIAL = (
+    "Baselines that follow nothing: layer 0 held at every layer, and at every token the mean over the held-out images "
+    "themselves, which no constant beats."
+)
 SEEDS = "mean ± standard deviation over seeds, their number in brackets or in the last column"
 NAMES = {
     **MEASURES,
     **SCORES,
     **SIDES,
+    **BASELINES,
     "r2_registers": "R2 registers",
     "top1": "top-1",
     "teacher_top1": "teacher's top-1",
@@ -34,9 +40,9 @@ NAMES = {
 SETTINGS = ("drop_path", "step")
 RESAMPLED = f"95 % percentile intervals of {RESAMPLES} bootstrap draws of whole trainings, each with all of its rows"
 PAIRED = (
-    "Differences within each teacher, averaged over draws first; n teachers, 95 % Student interval of the mean, "
-    "two-sided Wilcoxon signed-rank test, not corrected for the number of comparisons. Teachers of equal seed share "
-    "their first weights and their order of images"
+    "Differences within each teacher, averaged over draws (and checkpoints) first; n teachers, 95 % Student "
+    "interval of the mean, two-sided Wilcoxon signed-rank test, not corrected for the number of comparisons. Teachers of equal "
+    "seed share their first weights and their order of images"
 )
 TITLES = {
     "teachers": "Teachers",
@@ -50,15 +56,18 @@ TITLES = {
 }
 CAPTIONS = {
     "teachers": "Every teacher of the study, however well it trained; top-1 on held-out images.",
-    "correlations": f"Over teachers (max-cut partitions) or over partitions; {RESAMPLED}.",
+    "correlations": "Over teachers (max-cut partitions), or over the partitions of a teacher: there each teacher's own "
+    f"mean is taken from both sides first. {RESAMPLED}.",
     "paired": f"Max-cut less the other kind, above 0: max-cut is better. {PAIRED}.",
     "stochastic_depth": f"Trained teachers and their max-cut surrogates; {SEEDS}. Last rows: untrained control, "
     "at chance, where agreement and accuracy kept mean nothing.",
-    "training": f"Untrained teachers (step 0), checkpoints, and what they became; max-cut surrogates; {SEEDS}.",
+    "training": "Untrained teachers (step 0), checkpoints, and what they became, for each drop rate with checkpoints; "
+    f"max-cut surrogates; {SEEDS}.",
     "swap_effects": f"Layers replaced by others of the same phase or of another, max-cut phases. {PAIRED}.",
     "swaps_at_equal_gap": "One layer replaced, same phase less another between swaps whose layers lie equally far "
     f"apart in depth. {PAIRED}.",
-    "swap_trends": f"What a swap keeps against distance and depth between the layers; {RESAMPLED}.",
+    "swap_trends": "What a swap keeps against distance and depth between the layers, each teacher's own mean taken "
+    f"from both sides first. {RESAMPLED}.",
 }
 FIGURES = {
     "correlation_scatter": ("Phase measures and fit", "One point for each teacher and k, max-cut partition."),
@@ -69,9 +78,12 @@ FIGURES = {
     ),
     "stochastic_depth": (
         "Effect of stochastic depth",
-        "Max-cut surrogates, mean with 95 % Student interval over seeds; grey: untrained control.",
+        f"Max-cut surrogates, mean with 95 % Student interval over seeds; grey: untrained control. {TRIVIAL}",
     ),
-    "training": ("Effect of training", "Step 0: untrained. Max-cut surrogates, mean with 95 % Student interval."),
+    "training": (
+        "Effect of training",
+        f"Step 0: untrained. Max-cut surrogates, mean with 95 % Student interval. {TRIVIAL}",
+    ),
     "layer_swaps": (
         "Layer swaps",
         "Trained teachers; bars: mean over teachers with 95 % Student interval; points: single swaps.",
@@ -79,7 +91,7 @@ FIGURES = {
     "distance_matrices": ("Distance between layers", "First seed of each; max-cut phases outlined."),
     "r2_by_layer": (
         "R2 by layer and token type",
-        "Trained teachers: mean over teachers and draws ± standard deviation.",
+        f"Trained teachers: mean over teachers and draws ± standard deviation. {TRIVIAL}",
     ),
 }
 
@@ -87,17 +99,16 @@ FIGURES = {
 def statistics(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Every table of the report from the rows of the study, by name of file."""
     fits, teachers, swaps = rows["fits"], rows["teachers"], rows["swaps"]
-    trained, untrained = (teachers[teachers["stage"] == stage] for stage in ("trained", "untrained"))
     return {
         "teachers": teachers,
-        "correlations": small_scale.correlations(fits),
-        "paired": small_scale.paired(fits),
-        "stochastic_depth": small_scale.along(fits, trained, "drop_path"),
-        "untrained": small_scale.along(fits, untrained, "step"),
-        "training": small_scale.along(fits, small_scale.of_training(teachers), "step"),
-        "swap_effects": small_scale.swap_effects(swaps),
-        "swaps_at_equal_gap": small_scale.swaps_at_equal_gap(swaps),
-        "swap_trends": small_scale.swap_trends(swaps),
+        "correlations": statistic.correlations(fits),
+        "paired": statistic.paired(fits),
+        "stochastic_depth": statistic.along(fits[fits["stage"] == "trained"], "drop_path"),
+        "untrained": statistic.along(fits[fits["stage"] == "untrained"], "step"),
+        "training": statistic.along(statistic.of_training(fits), "drop_path", "step"),
+        "swap_effects": statistic.swap_effects(swaps),
+        "swaps_at_equal_gap": statistic.swaps_at_equal_gap(swaps),
+        "swap_trends": statistic.swap_trends(swaps),
     }
 
 
@@ -120,7 +131,7 @@ def write_small_scale(study: Study, output: Path, title: str) -> str:
         "teachers": small_scale.teachers(found),
         "swaps": small_scale.swaps(found),
         "layers": small_scale.layers(found),
-        "paired_differences": small_scale.paired_differences(fits),
+        "paired_differences": statistic.paired_differences(fits),
     }
     computed = statistics(rows)
     (output / "data").mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection, R2Score
+from torchmetrics import MeanMetric, Metric, MetricCollection, R2Score
 from torchmetrics.classification import MulticlassAccuracy
 
 from raptor.models.tokens import TokenLayout
@@ -61,6 +61,63 @@ class Fidelity(nn.Module):
         """Forget all batches."""
         self.r2.reset()
         self.cosine.reset()
+
+
+class Baselines(Metric):
+    """R2, as in :class:`Fidelity`, of two predictions that follow nothing, streamed over batches.
+
+    ``embedding`` holds layer 0 at every layer; ``mean`` predicts, at each token and channel of a layer, the mean over
+    the very images that are judged, which no other constant beats. What a surrogate is worth lies above both.
+
+    Parameters
+    ----------
+    layout
+        Token layout.
+    num_layers
+        Layers L of the teacher.
+    width
+        Channels D.
+    """
+
+    full_state_update = False
+    images: Tensor
+    total: Tensor
+    squares: Tensor
+    moved: Tensor
+
+    def __init__(self, layout: TokenLayout, num_layers: int, width: int) -> None:
+        super().__init__()
+        self.layout = layout
+        N = layout.num_tokens
+        for name, shape in {
+            "images": (),
+            "total": (num_layers, N, width),
+            "squares": (num_layers, N),
+            "moved": (num_layers, N),
+        }.items():
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, layers: Sequence[Tensor]) -> None:
+        """Add a batch: layers 0..L of the teacher, each ``(B, N, D)``."""
+        first = layers[0].double()
+        self.images += len(first)
+        for index, layer in enumerate(layers[1:]):
+            x = layer.double()
+            self.total[index] += x.sum(dim=0)
+            self.squares[index] += x.square().sum(dim=(0, 2))
+            self.moved[index] += (x - first).square().sum(dim=(0, 2))
+
+    def compute(self) -> dict[str, dict[str, list[float]]]:
+        """``{"embedding": {type: [L values]}, "mean": {type: [L values]}}``."""
+        found: dict[str, dict[str, list[float]]] = {"embedding": {}, "mean": {}}
+        for kind in self.layout.types:
+            of = self.layout.slice(kind)
+            total, squares = self.total[:, of], self.squares[:, of].sum(dim=1)
+            variation = squares - total.sum(dim=(1, 2)).square() / (self.images * total[0].numel())
+            around_mean = squares - total.square().sum(dim=(1, 2)) / self.images
+            found["embedding"][kind] = (1 - self.moved[:, of].sum(dim=1) / variation).tolist()
+            found["mean"][kind] = (1 - around_mean / variation).tolist()
+        return found
 
 
 class PieceScores(nn.Module):

@@ -14,6 +14,7 @@ from raptor.partition.maxcut import Matrix
 from raptor.partition.quality import mean_adjacent, quality_of_labels
 from raptor.partition.swaps import Swap
 from raptor.tasks.distillation import Distillation
+from raptor.tasks.fidelity import Baselines
 from raptor.tasks.interventions import SwapScores
 
 
@@ -54,18 +55,25 @@ class Partitions(Distillation):
         super().__init__(teacher=teacher, model=model, **kwargs)
         self.partitions, self.best, self.distance, self.tags = partitions, best, distance, dict(tags or {})
         self.swap_scores = SwapScores(swaps)
+        self.baselines = Baselines(self.layout, teacher.num_layers, teacher.width)
         self._swapped: list[dict[str, Any]] = []
+        self._trivial: dict[str, dict[str, list[float]]] = {}
 
     def judge(self, acts: Mapping[int, Tensor], teacher_logits: Tensor, labels: Tensor) -> None:
-        """As in :class:`Distillation`; the swaps too, unless a training goes on, of which they tell nothing."""
+        """As in :class:`Distillation`; the teacher too, unless a training goes on, of which that tells nothing."""
         super().judge(acts, teacher_logits, labels)
         if self._is_last():
-            self.swap_scores.update(self.teacher, acts, teacher_logits, labels)
+            self.baselines.update([acts[layer] for layer in range(self.teacher.num_layers + 1)])
+            if self.swap_scores.swaps:
+                self.swap_scores.update(self.teacher, acts, teacher_logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Log as :class:`Distillation` does, and keep what became of each swap."""
+        """Log as :class:`Distillation` does, and keep baselines and what became of each swap."""
         super().on_validation_epoch_end()
         if self._is_last():
+            self._trivial = self.baselines.compute()
+            self.baselines.reset()
+        if self._is_last() and self.swap_scores.swaps:
             self._swapped = [
                 swap.about(self.distance) | {"top1": top1 if self.teacher_top1 else None, "agreement": agreement}
                 for swap, (top1, agreement) in zip(
@@ -75,7 +83,7 @@ class Partitions(Distillation):
             self.swap_scores.reset()
 
     def _is_last(self) -> bool:
-        return self.trainer.state.fn == "validate" and bool(self.swap_scores.swaps)
+        return self.trainer.state.fn == "validate"
 
     def describe(self) -> dict[str, Any]:
         """What was trained, from which teacher."""
@@ -88,7 +96,7 @@ class Partitions(Distillation):
         }
 
     def details(self) -> dict[str, Any]:
-        """R2 and cosine by piece, token type and layer; measures of partitions and teacher; swaps."""
+        """R2 and cosine by piece, token type and layer; measures of partitions and teacher; baselines; swaps."""
         measured = {
             p.name: p._asdict() | {"labels": list(p.labels), "measures": quality_of_labels(self.distance, p.labels)}
             for p in self.partitions
@@ -102,5 +110,6 @@ class Partitions(Distillation):
             "partitions": measured,
             "distance": self.distance.tolist(),
             "teacher_measures": {"adjacent": mean_adjacent(self.distance), "maxcut": best},
+            "baselines": self._trivial,
             "swaps": self._swapped,
         }

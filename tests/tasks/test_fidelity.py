@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from raptor.models.tokens import TokenLayout
-from raptor.tasks.fidelity import Fidelity
+from raptor.tasks.fidelity import Baselines, Fidelity
 
 LAYOUT = TokenLayout(1, 2, 4)
 POSITIONS = {"cls": slice(0, 1), "registers": slice(1, 3), "patches": slice(3, 7)}
@@ -33,3 +33,20 @@ def test_perfect_is_one_and_the_mean_is_zero() -> None:
     fidelity.reset()
     fidelity.update([torch.full_like(target, target[:, 3:].mean().item())], [target])
     assert fidelity.compute()["r2"]["patches"] == [pytest.approx(0, abs=1e-6)]
+
+
+def test_baselines_equal_the_fidelity_of_what_they_predict() -> None:
+    layers = torch.randn(9, 4, 7, 5) * torch.tensor([1.0, 1.2, 3.0, 0.5])[:, None, None] + 2 * torch.randn(7, 5)
+    predictions = {
+        "embedding": layers[:, :1].expand(-1, 3, -1, -1),
+        "mean": layers[:, 1:].mean(0).expand(9, -1, -1, -1),
+    }
+    baselines = Baselines(LAYOUT, 3, 5)
+    for batch in layers.split([4, 1, 4]):
+        baselines.update(list(batch.unbind(1)))
+    measured = baselines.compute()
+    for name, predicted in predictions.items():
+        fidelity = Fidelity(LAYOUT, 3)
+        fidelity.update(list(predicted.unbind(1)), list(layers[:, 1:].unbind(1)))
+        for kind, values in fidelity.compute()["r2"].items():
+            assert measured[name][kind] == pytest.approx(values, abs=1e-6)
