@@ -41,8 +41,8 @@ SETTINGS = ("drop_path", "step")
 RESAMPLED = f"95 % percentile intervals of {RESAMPLES} bootstrap draws of whole trainings, each with all of its rows"
 PAIRED = (
     "Differences within each teacher, averaged over draws (and checkpoints) first; n teachers, 95 % Student "
-    "interval of the mean, two-sided Wilcoxon signed-rank test, not corrected for the number of comparisons. Teachers of equal "
-    "seed share their first weights and their order of images"
+    "interval of the mean, two-sided Wilcoxon signed-rank test, not corrected for the number of comparisons. Teachers "
+    "of equal seed share their first weights and their order of images"
 )
 TITLES = {
     "teachers": "Teachers",
