@@ -51,6 +51,7 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
 
     begin = time.monotonic()
     torch.manual_seed(config.seed)
+    torch.backends.cudnn.allow_tf32 = False  # its convolutions would round pixels to ten bits, others than a CPU's
     options = DynamicsOptions.of(OmegaConf.to_container(config, resolve=True))
     networks = networks_of(config.teacher, list(config.surrogates), config.untrained)
     teacher = next(iter(networks.values()))

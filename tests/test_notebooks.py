@@ -25,6 +25,8 @@ def test_the_dynamics_notebook(capsys: pytest.CaptureFixture[str]) -> None:
     plt.close("all")
     printed = capsys.readouterr().out
     assert "13 layers of" in printed
+    chance = float(printed.split("chance: ")[1].split()[0])
+    assert 0.09 < chance < 0.2
     assert len(names["boundaries"]) == 2  # type: ignore[arg-type]
     right = names["found"]["final"].mean(0)  # type: ignore[index]
     assert right[-1] > 0.9

@@ -91,7 +91,7 @@ CURVES: dict[str, tuple[str, str, dict[str, Any], str]] = {  # measure: title, l
         "gamma = <x^(l), x^(L)>",
         {},
         "1 at the last layer by construction; dashed: the end of another image in its place, mean over all "
-        "pairs; dotted: the mean end of its class, of other images. ",
+        "pairs; dotted (cls): the mean end of its class, of other images, for the second half of the images. ",
     ),
     "speed": ("Angular speed", "angle to the layer before (degrees)", {"scale": float(np.degrees(1.0))}, ""),
     "norm": ("Norms", "|x|", {"log": True}, ""),

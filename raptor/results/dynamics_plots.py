@@ -55,13 +55,16 @@ def depth_curves(
             _band(ax, np.arange(first, first + values.shape[1]), scale * values, colours[name], name)
             if key == "curves/convergence":
                 ax.plot(arrays[f"other_end/{kind}"], color=colours[name], lw=1, ls="--")
-                if (own := arrays.get(f"basins/class_mean/{kind}")) is not None:
+                own = (
+                    arrays.get("basins/class_mean/cls") if kind == "cls" else None
+                )  # of others, that of the mean token
+                if own is not None:
                     ax.plot(own.mean(axis=0), color=colours[name], lw=1, ls=":")
         if log:
             plain_log(ax)
     first, last = ends_of(panels)
     first.set_ylabel(label)
-    baselines = {"another image's end": {"ls": "--"}, "its class's mean end": {"ls": ":"}}
+    baselines = {"another image's end": {"ls": "--"}, "its class's mean end (cls)": {"ls": ":"}}
     legend_beside(last, baselines if key == "curves/convergence" else None)
     return figure
 
@@ -136,7 +139,7 @@ def kicks(networks: Mapping[str, Arrays], kind: str) -> Figure:
         for curve in baseline:
             ax.plot(curve, color="black", lw=0.8, ls=":")
         ax.axhline(1.0, color="black", lw=0.6)
-        mark_depth(ax, networks, name)
+        mark_depth(ax, {name: arrays}, name)
         ax.set_yscale("log")
     low, high = min(ax.get_ylim()[0] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
     for ax in axes:

@@ -40,7 +40,11 @@ def scatter(fits: pd.DataFrame) -> Figure:
     score = next((name for name in scores_of(fits) if name.startswith("r2_")), "r2_patches")
     for ax, (measure, title) in zip(axes, MEASURES.items(), strict=True):
         for (stage, rate, k), own in best.groupby(["stage", "drop_path", "k"], dropna=False):
-            style = {"color": colour.get(rate, NEUTRAL), "marker": MARKERS[str(stage)], "fillstyle": fills[k]}
+            style: dict[str, Any] = {
+                "color": colour.get(rate, NEUTRAL),
+                "marker": MARKERS[str(stage)],
+                "fillstyle": fills[k],
+            }
             ax.plot(own[measure], own[score], ls="", ms=5, **style)
         ax.set(xlabel=title)
     axes[0].set_ylabel(f"{SCORES[score]}, mean over layers")
@@ -48,12 +52,13 @@ def scatter(fits: pd.DataFrame) -> Figure:
     shown += [{"marker": MARKERS[stage], "label": stage} for stage in MARKERS if (best["stage"] == stage).any()]
     shown += [{"fillstyle": fill, "label": f"k={k}"} for k, fill in fills.items()]
     for entry in shown:
-        axes[-1].plot([], [], **{"color": NEUTRAL, "marker": "o", "ls": "", "ms": 5} | entry)
+        drawn: dict[str, Any] = {"color": NEUTRAL, "marker": "o", "ls": "", "ms": 5} | entry
+        axes[-1].plot([], [], **drawn)
     legend_beside(axes[-1], fontsize=7)
     return figure
 
 
-def colours_of(rates: pd.Series) -> dict[float, Any]:
+def colours_of(rates: pd.Series) -> dict[Any, Any]:
     """A colour for each drop rate, from light to dark."""
     found = sorted(rates.dropna().unique())
     return {rate: matplotlib.colormaps["viridis_r"](0.1 + 0.85 * (i + 1) / len(found)) for i, rate in enumerate(found)}
@@ -133,8 +138,9 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame) -> Figure:
     steps = sorted(table["step"].unique()) if by == "step" else []
     colours = colours_of(table["drop_path"]) if by == "step" else {}
     several, smallest = len(colours) > 1, table["k"].min()
+    groups: Any = table.groupby(["k", table["drop_path"] if several else table["k"] * 0])
     for ax, (name, title) in zip(axes, panels.items(), strict=True):
-        for (k, rate), own in table.groupby(["k", table["drop_path"] if several else table["k"] * 0]):
+        for (k, rate), own in groups:
             if name in ("teacher_top1", "adjacent") and k != smallest:
                 continue  # which do not depend on k
             x = [steps.index(step) for step in own[by]] if steps else own[by]
@@ -154,7 +160,7 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame) -> Figure:
             ax.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
         ax.set(title=title, xlabel="step of the teacher" if by == "step" else "drop rate")
     for baseline, dashes in BASELINE_LINES.items():
-        if any(column.startswith(f"{baseline}_") for column in table):
+        if table.columns.str.startswith(f"{baseline}_").any():
             axes[-1].plot([], [], ls=dashes, lw=1, color="black", label=BASELINE_NAMES[baseline])
     legend_beside(axes[-1], fontsize=7, handlelength=4)
     return figure

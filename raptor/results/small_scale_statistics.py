@@ -77,8 +77,7 @@ def paired_differences(fits: pd.DataFrame) -> pd.DataFrame:
     for keys, own in fits.groupby([*PER_TEACHER, "k"], sort=False, dropna=False):
         means = own.groupby("kind")[scores_of(fits)].mean()
         for against in means.index.drop("maxcut", errors="ignore") if "maxcut" in means.index else []:
-            for score in means:
-                difference = means.loc["maxcut", score] - means.loc[against, score]
+            for score, difference in (means.loc["maxcut"] - means.loc[against]).items():
                 about = dict(zip((*PER_TEACHER, "k"), keys, strict=True))
                 rows.append(about | {"against": against, "score": score, "difference": difference})
     return pd.DataFrame(rows, columns=[*PER_TEACHER, "k", "against", "score", "difference"])

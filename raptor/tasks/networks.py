@@ -33,6 +33,10 @@ def networks_of(node: DictConfig, surrogates: Sequence[str], untrained: bool) ->
     """
     teacher: Teacher = freeze(instantiate(node, _convert_="all"))
     networks: dict[str, Backbone] = {"teacher" if teacher.trained else "random weights": teacher}
+    without = None
+    if untrained and teacher.trained:  # drawn before anything that draws, so that it is the same beside any surrogates
+        random = {"weights": None, "pretrained": False, "head": None}
+        without = freeze(instantiate(node, **random, _convert_="all"))
     for source in surrogates:
         model = load(source)
         if not isinstance(model, Surrogate) or model.num_layers != teacher.num_layers:
@@ -43,7 +47,4 @@ def networks_of(node: DictConfig, surrogates: Sequence[str], untrained: bool) ->
         label = f"k={model.k}"
         same = sum(name.split(" ")[0] == label for name in networks)
         networks[label if not same else f"{label} ({same + 1})"] = freeze(model.opened_as(teacher))
-    if untrained and teacher.trained:
-        random = {"weights": None, "pretrained": False, "head": None}
-        networks["untrained"] = freeze(instantiate(node, **random, _convert_="all"))
-    return networks
+    return networks | ({"untrained": without} if without is not None else {})

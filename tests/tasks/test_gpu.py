@@ -54,7 +54,8 @@ def test_a_step_does_not_wait_for_the_device(forcing: float, recompute: bool, lo
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_dynamics_are_those_of_the_cpu() -> None:
+def test_dynamics_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as raptor.dynamics does
     options = DynamicsOptions(
         shown=3, perturbation=Perturbation(images=2, sizes=(0.1,)), jacobian=Jacobian(images=1, values=2)
     )
@@ -69,7 +70,9 @@ def test_dynamics_are_those_of_the_cpu() -> None:
     assert on_cpu.keys() == on_gpu.keys()
     for key, values in on_cpu.items():
         if key.startswith(("curves/", "kicks/", "other_end/", "distance")):
-            assert on_gpu[key] == pytest.approx(values, rel=1e-3, abs=1e-4), key  # the network itself is float32
+            assert on_gpu[key] == pytest.approx(values, rel=1e-3, abs=1e-5), key  # the network itself is float32
+        elif key.startswith("jacobian/"):
+            assert np.sort(np.abs(on_gpu[key])) == pytest.approx(np.sort(np.abs(values)), rel=2e-3, abs=1e-6), key
 
 
 def test_measures_are_those_of_the_cpu_to_a_millionth() -> None:
