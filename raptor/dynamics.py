@@ -59,7 +59,8 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     data = instantiate(config.data, _convert_="all")
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = ImageBatches(data, config.split, config.images, config.batch_size, device)
+    dtype = {32: torch.float32, 64: torch.float64}[options.precision]
+    images = ImageBatches(data, config.split, config.images, config.batch_size, device, dtype)
     about = {
         "teacher": config.teacher.name,
         "weights": config.teacher.weights,
@@ -76,7 +77,7 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     boundaries = options.boundaries
     found: dict[str, dict[str, Any]] = {}
     for model in networks.values():
-        model.to(device)
+        model.to(device, dtype)
     for index, (name, model) in enumerate(networks.items()):
         path = run.path / "networks" / f"{file_name(name)}.npz"
         arrays = read_arrays(path, made_by)

@@ -29,8 +29,8 @@ class ImageBatches:
         How many of its images, None for all.
     batch_size
         Images at a time.
-    device
-        Where batches are put.
+    device, dtype
+        Where batches are put, and as what.
 
     Raises
     ------
@@ -38,7 +38,15 @@ class ImageBatches:
         If a value does not fit.
     """
 
-    def __init__(self, data: ImageData, split: str, count: int | None, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        data: ImageData,
+        split: str,
+        count: int | None,
+        batch_size: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"split={split!r} is unknown; choose {' or '.join(SPLITS)}")
         for key, value, least in (("images", count, LEAST), ("batch_size", batch_size, 1)):
@@ -46,7 +54,7 @@ class ImageBatches:
                 raise ConfigError(f"{key}={value} must be a whole number, {least} or more")
         if data.on_error == "skip":
             raise ConfigError("data.on_error=skip leaves holes in what is measured: set data.on_error=raise")
-        self.data, self.split, self.batch_size, self.device = data, split, batch_size, device
+        self.data, self.split, self.batch_size, self.device, self.dtype = data, split, batch_size, device, dtype
         images = data.images(split)
         self._images: Any = images
         self._order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count].tolist()
@@ -79,4 +87,4 @@ class ImageBatches:
             here = list(positions[done : done + len(images)])
             done += len(images)
             moved = self.data.normalize(images.to(self.device, non_blocking=True))
-            yield here, moved, targets if self.num_classes else None
+            yield here, moved.to(self.dtype), targets if self.num_classes else None

@@ -78,6 +78,8 @@ class DynamicsOptions:
         Whether to decompose the updates of every image, the dearest of the curves.
     operators, perturbation, jacobian
         Options of these measures.
+    precision
+        Bits of the networks' numbers, 32 or 64; measures are always taken in 64.
     seed
         Of kicks and of the vectors that iterations begin with.
     """
@@ -87,6 +89,7 @@ class DynamicsOptions:
     tokens: Sequence[str] = ("cls", "patches")
     shown: int = 100
     ranks: bool = True
+    precision: int = 32
     operators: Operators = field(default_factory=Operators)
     perturbation: Perturbation = field(default_factory=Perturbation)
     jacobian: Jacobian = field(default_factory=Jacobian)
@@ -102,7 +105,7 @@ class DynamicsOptions:
             Naming a key that a group does not know.
         """
         kinds = {"operators": Operators, "perturbation": Perturbation, "jacobian": Jacobian}
-        own = {key: config[key] for key in ("k", "boundaries", "tokens", "shown", "ranks", "seed")}
+        own = {key: config[key] for key in ("k", "boundaries", "tokens", "shown", "ranks", "precision", "seed")}
         return cls(**own, **{key: from_node(kind, config[key], key) for key, kind in kinds.items()})
 
     def check(self, model: Backbone) -> None:
@@ -114,6 +117,8 @@ class DynamicsOptions:
             Naming the key that does not fit.
         """
         L, kick_layers = model.num_layers, self.perturbation.layers
+        if self.precision not in (32, 64):
+            raise ConfigError(f"precision={self.precision} must be 32 or 64")
         if self.boundaries is None:
             check_k(self.k, L, "k")
         else:
