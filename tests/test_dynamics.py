@@ -17,7 +17,14 @@ from raptor.files import CONFIGS
 from tests.conftest import start
 
 Call = Callable[..., None]
-SMALL = ["images=24", "shown=4", "perturbation.images=2", "perturbation.sizes=[0.1]", "jacobian.images=1"]
+SMALL = [
+    "images=24",
+    "shown=4",
+    "perturbation.images=2",
+    "perturbation.sizes=[0.1]",
+    "jacobian.images=1",
+    "jacobian.values=1",
+]
 FEW = ["images=24", "shown=4", "ranks=false", "perturbation.images=0", "jacobian.images=0"]
 TRAIN = ["trainer.max_steps=2", "trainer.enable_progress_bar=false", "surrogate.boundaries=[5]", "name=k2"]
 

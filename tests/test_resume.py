@@ -49,7 +49,7 @@ STAGES = {
         "+data.augment={_target_: torchvision.transforms.v2.RandomHorizontalFlip}",
     ],
 }
-KILLS = {"finetune": 3}  # the others once
+KILLS = {"finetune": 2}  # the others once
 
 
 def checkpointed(folder: Path, since: float) -> bool:
