@@ -35,7 +35,7 @@ def result(tmp_path: Path, name: str) -> dict[str, object]:
 def test_stored_and_online_activations_train_the_same_weights(call: Call, tmp_path: Path, task: str) -> None:
     call("extract", "shard_size=200")
     for source in ("online", "cached"):
-        call("train", f"task={task}", f"activations={source}", f"name={source}", "trainer.max_steps=50", *QUIET)
+        call("train", f"task={task}", f"activations={source}", f"name={source}", "trainer.max_steps=20", *QUIET)
     online, cached = result(tmp_path, "online"), result(tmp_path, "cached")
     assert online["weights_sha256"] == cached["weights_sha256"]
     assert online["metrics"] == cached["metrics"]

@@ -95,7 +95,7 @@ def embedded(figure: Figure) -> str:
 def _render(figure: Figure, target: Path | io.BytesIO, kind: str) -> None:
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # laid out once, the slowest part; "none" would leave a placeholder that draws again
+        figure.set_layout_engine(None)  # laid out once; with "none", a placeholder would have all drawn again
     # "tight" by itself would draw everything once more
     padded = figure.get_tightbbox().padded(matplotlib.rcParams["savefig.pad_inches"])
     figure.savefig(target, format=kind, metadata=METADATA[kind], bbox_inches=padded)
