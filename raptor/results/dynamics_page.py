@@ -46,8 +46,8 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
             findings_table(findings).to_markdown(index=False),
             f"{source}. Mean ± half width of the 95 % Student interval over images; each column is one network, so the "
             "intervals do not speak for other seeds or other teachers. The verdict is on the first network; beside the "
-            "untrained one by the difference within images. An untrained network is cut by its own distance. Baseline: "
-            f"{untrained}. Kicks: {_count(networks, 'kicks/')} images; class directions: "
+            "untrained one by the difference within images. Jumps of an untrained network are at cuts by its own "
+            f"distance. Baseline: {untrained}. Kicks: {_count(networks, 'kicks/')} images; class directions: "
             f"{_count(networks, 'basins/')} images judged.",
         )
     }
