@@ -81,7 +81,7 @@ def forest(correlations: pd.DataFrame) -> Figure:
         ax.set_yticks(
             range(len(pairs)), [f"{m} · {SCORES[s]}" for m, s in pairs] if ax is axes[0] else [""] * len(pairs)
         )
-        ax.invert_yaxis()
+        ax.set_ylim(len(pairs) - 0.4, -0.6)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=7)
         ax.title.set_fontsize(8)
     return figure
