@@ -120,9 +120,9 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table
-        Of :func:`raptor.results.small_scale.along`.
+        Of :func:`raptor.results.small_scale_statistics.along`.
     by
-        Its first column.
+        ``"drop_path"`` or ``"step"``; by step there are lines for each drop rate.
     control
         The same of the untrained teachers, drawn across; may be empty.
     """
@@ -136,29 +136,31 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame) -> Figure:
     panels = {name: title for name, title in panels.items() if f"{name}_mean" in table}
     figure, axes = new_figure(12.0, 3.4, columns=len(panels))
     steps = sorted(table["step"].unique()) if by == "step" else []
-    colours = colours_of(table["drop_path"]) if by == "step" else {}
-    several, smallest = len(colours) > 1, table["k"].min()
-    groups: Any = table.groupby(["k", table["drop_path"] if several else table["k"] * 0])
+    colours, smallest = colours_of(table["drop_path"]) if steps else {}, table["k"].min()
+    groups: Any = table.groupby(["k", "drop_path"] if steps else ["k"], dropna=False)
     for ax, (name, title) in zip(axes, panels.items(), strict=True):
-        for (k, rate), own in groups:
-            if name in ("teacher_top1", "adjacent") and k != smallest:
-                continue  # which do not depend on k
+        of_teacher = name in ("teacher_top1", "adjacent")  # does not depend on k
+        for (k, *rate), own in groups:
+            if of_teacher and k != smallest:
+                continue
             x = [steps.index(step) for step in own[by]] if steps else own[by]
-            colour, line = colours[rate] if several else KIND_COLOURS["maxcut"], LINES.get(int(k), "-")
+            colour, label = KIND_COLOURS["maxcut"], f"k={k}"
+            if len(colours) > 1:
+                colour, label = colours[rate[0]], f"k={k}, drop rate {rate[0]:g}"
             half = own[f"{name}_ci95"].fillna(0)
-            style: dict[str, Any] = {"ls": line, "color": colour, "marker": "o", "ms": 3, "capsize": 2}
-            label = f"k={k}, drop rate {rate:g}" if several else f"k={k}"
+            style: dict[str, Any] = {"ls": LINES.get(k, "-"), "color": colour, "marker": "o", "ms": 3, "capsize": 2}
             ax.errorbar(x, own[f"{name}_mean"], yerr=half, label=label, **style)
-            for level in control.loc[control["k"] == k, f"{name}_mean"].dropna() if f"{name}_mean" in control else []:
-                if not several or rate == min(colours):
-                    ax.axhline(level, color=NEUTRAL, ls=line, lw=1, label=f"untrained, k={k}")
-            for baseline, dashes in BASELINE_LINES.items() if name.startswith("r2_") and k == smallest else []:
-                level_of = f"{baseline}_{name.removeprefix('r2_')}_mean"
-                if level_of in own:
-                    ax.plot(x, own[level_of], ls=dashes, lw=1, color="black" if not several else colour)
+            for baseline, dashes in BASELINE_LINES.items():
+                level = f"{baseline}_{name.removeprefix('r2_')}_mean"
+                if level in own and k == smallest:
+                    ax.plot(x, own[level], ls=dashes, lw=1, color=colour if len(colours) > 1 else "black")
+        for _, row in control.dropna(subset=f"{name}_mean").iterrows() if f"{name}_mean" in control else []:
+            if not of_teacher or row["k"] == smallest:
+                style = {"ls": LINES.get(row["k"], "-"), "color": NEUTRAL, "lw": 1}
+                ax.axhline(row[f"{name}_mean"], label=f"untrained, k={row['k']:g}", **style)
         if steps:
             ax.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
-        ax.set(title=title, xlabel="step of the teacher" if by == "step" else "drop rate")
+        ax.set(title=title, xlabel="step of the teacher" if steps else "drop rate")
     for baseline, dashes in BASELINE_LINES.items():
         if table.columns.str.startswith(f"{baseline}_").any():
             axes[-1].plot([], [], ls=dashes, lw=1, color="black", label=BASELINE_NAMES[baseline])
