@@ -1,7 +1,7 @@
 # make help lists the targets. Everything runs in .venv, made on first use.
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS ?= 3
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 

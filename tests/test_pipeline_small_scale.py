@@ -77,6 +77,9 @@ def test_the_study_from_teachers_to_report(call: Callable[..., None], tmp_path: 
     assert page.count("data:image/png;base64,") == len(figures) == 8
     assert "4 teachers (ViTs of 12 layers), data digits" in page
     assert "Wilcoxon" in (report / "paired.md").read_text()
+    baselines = (report / "stochastic_depth_baselines.md").read_text().splitlines()
+    assert "mean image" in baselines[0] and [line.split("|")[1].strip() for line in baselines[2:5]] == ["0", "0.3", "—"]
+    assert "mean image" not in (report / "stochastic_depth.md").read_text()
 
 
 @pytest.mark.parametrize("experiment", GRIDS)

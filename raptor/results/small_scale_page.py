@@ -49,7 +49,9 @@ TITLES = {
     "correlations": "Phase measures and fit",
     "paired": "Max-cut against random and shuffled partitions",
     "stochastic_depth": "Effect of stochastic depth",
+    "stochastic_depth_baselines": "Stochastic depth: R2 of doing nothing",
     "training": "Effect of training",
+    "training_baselines": "Training: R2 of doing nothing",
     "swap_effects": "Layer swaps",
     "swaps_at_equal_gap": "Layer swaps at equal depth",
     "swap_trends": "Layer swaps and distance",
@@ -61,6 +63,8 @@ CAPTIONS = {
     "paired": f"Max-cut less the other kind, above 0: max-cut is better. {PAIRED}.",
     "stochastic_depth": f"Trained teachers and their max-cut surrogates; {SEEDS}. Last rows: untrained control, "
     "at chance, where agreement and accuracy kept mean nothing.",
+    "stochastic_depth_baselines": f"{TRIVIAL} Against them stands the R2 of the table above; {SEEDS}.",
+    "training_baselines": f"{TRIVIAL} Against them stands the R2 of the table above; {SEEDS}.",
     "training": "Untrained teachers (step 0), checkpoints, and what they became, for each drop rate with checkpoints; "
     f"max-cut surrogates; {SEEDS}.",
     "swap_effects": f"Layers replaced by others of the same phase or of another, max-cut phases. {PAIRED}.",
@@ -142,10 +146,9 @@ def write_small_scale(study: Study, output: Path, title: str) -> str:
 
     source = _source(study)
     tables = []
+    frames = _frames(computed)
     for name, heading in TITLES.items():
-        frame = computed[name]
-        if name == "stochastic_depth":
-            frame = pd.concat([frame, computed["untrained"].drop(columns="step", errors="ignore")])
+        frame = frames[name]
         if len(frame):
             caption = f"{CAPTIONS[name]} {source}."
             markdown = _shown(frame).to_markdown(index=False, disable_numparse=True)
@@ -157,6 +160,19 @@ def write_small_scale(study: Study, output: Path, title: str) -> str:
     ]
     write_study_page(study, output, title, tables, figures)
     return "\n\n".join(f"{heading}\n\n{markdown}" for heading, markdown, _ in tables)
+
+
+def _frames(computed: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """What the tables of :data:`TITLES` show: baselines, which know no k, apart from the surrogates."""
+    untrained = computed["untrained"].drop(columns="step", errors="ignore")
+    frames = {**computed, "stochastic_depth": pd.concat([computed["stochastic_depth"], untrained])}
+    for name in ("stochastic_depth", "training"):
+        frame = frames[name]
+        baselines = [column for column in frame.columns if column.startswith(tuple(BASELINES))]
+        settings = [column for column in SETTINGS if column in frame.columns]
+        frames[name] = frame.drop(columns=baselines)
+        frames[f"{name}_baselines"] = frame[[*settings, *baselines]].drop_duplicates() if baselines else pd.DataFrame()
+    return frames
 
 
 def _source(study: Study) -> str:
