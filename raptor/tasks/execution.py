@@ -81,6 +81,8 @@ class Execution(Callback):
 class Progress(RichProgressBar):
     """Lightning's bar, which looks at the loss only every so many steps: for each look, a GPU has to be waited for.
 
+    It says nothing of epochs and versions, which these runs do not have: steps decide their end.
+
     Parameters
     ----------
     every
@@ -98,4 +100,8 @@ class Progress(RichProgressBar):
         """What stands beside the bar; between two looks, what stood there before."""
         if not trainer.training or trainer.global_step % self.every == 0 or not self._shown:
             self._shown = dict(super().get_metrics(trainer, pl_module))
+            self._shown.pop("v_num", None)
         return self._shown
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"{'Training':{len(self.validation_description)}}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +109,26 @@ def test_a_teacher_that_is_trained_is_not_compiled(teacher: Teacher) -> None:
     assert all(block._compiled_call_impl is not None for block in teacher.blocks)
 
 
+class Linear(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        loss = self.layer(batch[0]).mean()
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit_linear(**options: Any) -> None:
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(12, 2)))
+    quiet: Any = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    pl.Trainer(**quiet | options).fit(Linear(), data)
+
+
 @pytest.mark.parametrize(("every", "looks"), [(1, 12), (4, 3)])
 def test_the_bar_looks_at_the_loss_every_so_many_steps(every: int, looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
@@ -119,24 +140,16 @@ def test_the_bar_looks_at_the_loss_every_so_many_steps(every: int, looks: int, m
 
     monkeypatch.setattr(pl.callbacks.RichProgressBar, "get_metrics", counting)
 
-    class Module(pl.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(2, 1)
-
-        def training_step(self, batch: list[Tensor]) -> Tensor:
-            loss = self.layer(batch[0]).mean()
-            self.log("loss", loss, prog_bar=True)
-            return loss
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), 0.1)
-
-    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(12, 2)))
-    quiet: Any = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[Progress(every)], **quiet).fit(Module(), data)
+    fit_linear(max_epochs=1, callbacks=[Progress(every)])
     steps = [step for step in seen if step]
     assert looks <= len(set(steps)) <= looks + 1 and len(seen) <= 2 * looks + 4
+
+
+def test_the_bar_names_steps_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit_linear(max_steps=3, callbacks=[Progress()], logger=pl.loggers.CSVLogger(tmp_path))
+    shown = capsys.readouterr().out
+    assert "Training" in shown and "3/3" in shown and "loss" in shown
+    assert "Epoch" not in shown and "v_num" not in shown
 
 
 def test_a_gpu_compiles_and_a_cpu_does_not() -> None:
