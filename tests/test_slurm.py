@@ -201,8 +201,8 @@ def test_ten_random_kills(whole: str, tmp_path: Path) -> None:
     rng, folder = random.Random(0), tmp_path / "runs" / "study" / "run"
     kills = 0
     for _ in range(10):
-        submit(tmp_path, SLOW)
         begun = status(folder).get("attempt", 0)
+        submit(tmp_path, SLOW)
         until(lambda begun=begun: status(folder).get("attempt", 0) > begun and status(folder)["state"] == "running")
         time.sleep(rng.uniform(0.0, 4.0))
         found = status(folder)

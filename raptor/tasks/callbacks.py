@@ -116,7 +116,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step != self._saved and not accumulating:
             self._saved = trainer.global_step
             commit(trainer.loggers, trainer.global_step)
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT)
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT, weights_only=False)  # optimiser too
 
 
 class Snapshots(Callback):
