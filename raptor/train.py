@@ -58,7 +58,7 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     from raptor.results.loggers import finish
     from raptor.tasks.callbacks import CHECKPOINT
     from raptor.tasks.partitioning import SurrogateOptions
-    from raptor.tasks.trainer import build_trainer
+    from raptor.tasks.trainer import build_trainer, check_processes
 
     begin = time.monotonic()
     pl.seed_everything(config.seed, verbose=False)
@@ -74,6 +74,7 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
         task = build(teacher=teacher, data=data, source=source, surrogate=options, seed=config.seed)
     except TypeError as error:
         raise ConfigError(f"task: {error}; see --cfg job for the keys it has") from error
+    check_processes(trainer, task, data)
 
     checkpoint = run.path / CHECKPOINT if (run.path / CHECKPOINT).is_file() else None
     log.info("%s: %s for %d steps%s", run, config.task.name, trainer.max_steps, ", continued" if checkpoint else "")

@@ -244,8 +244,8 @@ class ImageData(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader:
         """Batches of the whole training, beginning with the step that the trainer has reached."""
         trainer = self.trainer
-        if trainer is None or self.batch_size % trainer.world_size:
-            raise ConfigError(f"data.batch_size={self.batch_size} does not divide evenly over the processes")
+        if trainer is None:
+            raise RuntimeError("the data has no trainer: fit with Trainer.fit(task, datamodule=data)")
         sampler = StepSampler(
             len(self.train_images),
             self.batch_size,

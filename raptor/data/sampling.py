@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from raptor.errors import ConfigError
 from raptor.seeding import derive_seed
 
 Transform = Callable[[Tensor, Any], tuple[Tensor, Any]]  # of an image and its target together, as torchvision's v2
@@ -38,6 +39,12 @@ class Images(Protocol):
     def __getitem__(self, i: int, /) -> tuple[Tensor, Any]: ...
 
 
+def check_shares(batch_size: int, processes: int) -> None:
+    """Raise a ConfigError if processes cannot have equal shares of each batch."""
+    if batch_size % processes:
+        raise ConfigError(f"data.batch_size={batch_size} does not divide evenly over the {processes} processes")
+
+
 class StepSampler(Sampler[list[Draw]]):
     """Batches of an endless stream of permutations of the dataset, from any step on.
 
@@ -59,6 +66,11 @@ class StepSampler(Sampler[list[Draw]]):
         Called when iteration begins; gives the step to begin with.
     rank, world_size
         This process among those that share each batch.
+
+    Raises
+    ------
+    ConfigError
+        If the processes cannot share a batch equally.
     """
 
     def __init__(
@@ -71,6 +83,7 @@ class StepSampler(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        check_shares(batch_size, world_size)
         self.num_samples, self.batch_size, self.steps = num_samples, batch_size, steps
         self.seed, self.first_step = seed, first_step
         self.rank, self.world_size = rank, world_size

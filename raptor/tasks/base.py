@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -32,7 +32,14 @@ class Task(LightningModule):
         Called with ``(optimizer, total_steps=...)``, or None for a constant rate.
     seed
         Seed of everything random in a step.
+
+    Attributes
+    ----------
+    one_process
+        Whether the task cannot run in several processes.
     """
+
+    one_process: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -65,6 +65,7 @@ class Probe(Task):
     target: ClassVar[str]
     score: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    one_process: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -176,9 +177,7 @@ class Probe(Task):
             return self.select(self.backbone(images, self.layer))
 
     def setup(self, stage: str) -> None:
-        """Let the validation before the first step go through all images: it is epoch 0. Refuse several processes."""
-        if self.trainer.world_size > 1:
-            raise ConfigError(f"trainer.devices: task={self.name} runs in one process; several heads share its pass")
+        """Let the validation before the first step go through all images: it is epoch 0."""
         if stage == "fit" and self.trainer.limit_val_batches:
             self.trainer.num_sanity_val_steps = math.inf
 

@@ -12,8 +12,10 @@ from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from raptor.data.module import ImageData
+from raptor.data.sampling import check_shares
 from raptor.errors import ConfigError
 from raptor.results.run import RunFolder
+from raptor.tasks.base import Task
 from raptor.tasks.callbacks import AtomicCheckpointIO, RunStatus
 from raptor.tasks.execution import Execution
 
@@ -72,6 +74,23 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
+
+
+def check_processes(trainer: pl.Trainer, task: Task, data: ImageData) -> None:
+    """Refuse what several processes cannot do before any of them is started.
+
+    Raises
+    ------
+    ConfigError
+        If the task runs in one only, or they cannot share a batch equally.
+    """
+    processes = trainer.num_devices * trainer.num_nodes
+    if task.one_process and processes > 1:
+        raise ConfigError(
+            f"trainer.devices={trainer.num_devices}, trainer.num_nodes={trainer.num_nodes}: task={task.name} runs in "
+            "one process; set both to 1 (a sweep runs several probes side by side, one pass trains many heads)"
+        )
+    check_shares(data.batch_size, processes)
 
 
 def _profiler(name: str, run: RunFolder) -> Profiler:

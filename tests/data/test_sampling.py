@@ -1,9 +1,11 @@
 from collections import Counter
 from itertools import islice
 
+import pytest
 import torch
 
 from raptor.data.sampling import StepSampler, TrainingSet
+from raptor.errors import ConfigError
 
 
 def flat(sampler: StepSampler) -> list:
@@ -35,6 +37,11 @@ def test_processes_share_each_batch_without_overlap() -> None:
     for step, batch in enumerate(whole):
         assert Counter(d for share in shares for d in share[step]) == Counter(batch)
         assert all(len(share[step]) == 2 for share in shares)
+
+
+def test_processes_have_equal_shares_or_none() -> None:
+    with pytest.raises(ConfigError, match=r"data\.batch_size=8 does not divide evenly over the 3 processes"):
+        StepSampler(31, 8, 9, 1, world_size=3)
 
 
 def test_augmentation_depends_on_seed_and_draw_alone() -> None:
