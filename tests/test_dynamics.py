@@ -56,7 +56,7 @@ def test_teacher_surrogate_and_untrained_network(call: Call, tmp_path: Path) -> 
     assert page.count("data:image/png;base64,") == len(figures)
     assert "24 images of digits (val)" in page
     findings = {(f["finding"], f["tokens"]): f for f in result["findings"]}
-    assert set(findings["Classes have angular basins", "cls"]["values"]) == {"teacher", "k=2", "untrained"}
+    assert set(findings["Classes have angular basins at the end", "cls"]["values"]) == {"teacher", "k=2", "untrained"}
 
     call("report", "analysis=dynamics", "study=default")
     table = (tmp_path / "runs" / "default" / "report" / "findings.md").read_text()

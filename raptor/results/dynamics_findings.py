@@ -58,15 +58,19 @@ def _s_curve(kind: str) -> Callable[[Arrays], Values]:
         L = gamma.shape[1] - 1
         at = np.linspace(0, L, 4)  # between layers where L is no multiple of three
         thirds = np.diff([np.interp(at, np.arange(L + 1), g) for g in gamma], axis=1)
-        return (thirds[:, 1] - np.maximum(thirds[:, 0], thirds[:, 2])) / np.maximum(1 - gamma[:, 0], 1e-9)
+        thirds /= np.maximum(1 - gamma[:, :1], 1e-9)
+        rival = 2 * int(thirds[:, 2].mean() > thirds[:, 0].mean())  # of all images: the larger of two noises is no rise
+        return thirds[:, 1] - thirds[:, rival]
 
     return of
 
 
-def _basin(kind: str) -> Callable[[Arrays], Values]:
+def _basin(kind: str, depth: float) -> Callable[[Arrays], Values]:
     def of(arrays: Arrays) -> Values:
         right = arrays.get(f"basins/final/{kind}")
-        return None if right is None else right[:, -1] - float(arrays["basins/chance"])
+        if right is None:
+            return None
+        return right[:, round(depth * (right.shape[1] - 1))] - float(arrays["basins/chance"])
 
     return of
 
@@ -134,7 +138,8 @@ FINDINGS = [
     *(
         Finding(
             "Directions converge to their end along an S-curve",
-            "rise of gamma in the middle third of depth minus the larger of the other thirds', as a share of all",
+            "rise of gamma in the middle third of depth minus that in the other third where it rises more on average, "
+            "as a share of all",
             kind,
             _s_curve(kind),
         )
@@ -142,10 +147,15 @@ FINDINGS = [
     ),
     *(
         Finding(
-            "Classes have angular basins",
-            "held-out images whose last direction is nearest to that of their class, less chance or the largest class",
+            title,
+            f"held-out images whose direction {at} is nearest to the last one of their class, less chance or the "
+            "largest class",
             kind,
-            _basin(kind),
+            _basin(kind, depth),
+        )
+        for title, at, depth in (
+            ("Classes have angular basins at the end", "at the last layer", 1.0),
+            ("Images are in the basin of their class before", "three quarters of the way", 0.75),
         )
         for kind in ("cls", "patches")
     ),

@@ -67,7 +67,7 @@ def colours_of(rates: pd.Series) -> dict[Any, Any]:
 def forest(correlations: pd.DataFrame) -> Figure:
     """Spearman correlation of each measure with each score and its interval, a panel for each set of rows."""
     names = list(dict.fromkeys(correlations["over"]))
-    figure, axes = new_figure(3.6 * len(names) + 1.2, 4.6, columns=len(names))
+    figure, axes = new_figure(3.1 * len(names) + 1.2, 4.6, columns=len(names))
     pairs = list(dict.fromkeys(zip(correlations["measure"], correlations["score"], strict=True)))
     for ax, name in zip(axes, names, strict=True):
         for i, (k, own) in enumerate(correlations[correlations["over"] == name].groupby("k")):

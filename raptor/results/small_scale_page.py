@@ -58,8 +58,8 @@ TITLES = {
 }
 CAPTIONS = {
     "teachers": "Every teacher of the study, however well it trained; top-1 on held-out images.",
-    "correlations": "Over teachers (max-cut partitions), or over the partitions of a teacher: there each teacher's own "
-    f"mean is taken from both sides first. {RESAMPLED}.",
+    "correlations": "Over teachers (max-cut partitions), or over the partitions of a teacher, with and without "
+    f"shuffled ones: there each teacher's own mean is taken from both sides first. {RESAMPLED}.",
     "paired": f"Max-cut less the other kind, above 0: max-cut is better. {PAIRED}.",
     "stochastic_depth": f"Trained teachers and their max-cut surrogates; {SEEDS}. Last rows: untrained control, "
     "at chance, where agreement and accuracy kept mean nothing.",

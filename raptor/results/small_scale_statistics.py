@@ -15,6 +15,7 @@ from raptor.results.statistics import Spread
 
 PER_TEACHER = ["teacher", "training", "stage", "drop_path"]
 WITHIN = "within trained teachers, all partitions"
+CONTIGUOUS = "within trained teachers, contiguous ones"
 
 
 def scores_of(fits: pd.DataFrame) -> list[str]:
@@ -23,12 +24,16 @@ def scores_of(fits: pd.DataFrame) -> list[str]:
 
 
 def subsets(fits: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What correlations are taken over, by name: the first two differ in the teachers, :data:`WITHIN` in partitions."""
+    """What correlations are taken over, by name: the first two differ in the teachers, the others in the partitions.
+
+    Shuffled partitions have little contrast and cut little; without them it is contiguous ones that are compared.
+    """
     trained, best = fits["stage"] == "trained", fits["kind"] == "maxcut"
     return {
         "trained teachers, max-cut": fits[trained & best],
         "trained, checkpoints and untrained, max-cut": fits[best],
         WITHIN: fits[trained],
+        CONTIGUOUS: fits[trained & (fits["kind"] != "shuffled")],
     }
 
 
@@ -43,9 +48,10 @@ def correlations(fits: pd.DataFrame) -> pd.DataFrame:
     """Correlation of each phase measure with each score, for each subset and k: see :func:`correlate`."""
     rows, scores = [], scores_of(fits)
     for name, subset in subsets(fits).items():
-        measures = [m for m in MEASURES if name != WITHIN or m != "adjacent"]  # which is the same for all partitions
+        within = name in (WITHIN, CONTIGUOUS)
+        measures = [m for m in MEASURES if not within or m != "adjacent"]  # which is the same for all partitions
         for k, own in subset[subset["k"] > 1].groupby("k"):
-            if name == WITHIN:
+            if within:
                 own = centred(own, [*measures, *scores])
             for measure in measures:
                 for score in scores:

@@ -50,6 +50,24 @@ def test_a_straight_rise_is_no_s_curve_at_any_depth(layers: int) -> None:
     assert row["verdict"] in ("open", "does not show")
 
 
+def test_the_larger_of_two_noises_is_no_rise() -> None:
+    """Thirds rise by 0.3, 0.4 and 0.3 in the mean, and by 0.1 more or less in each image: still an S-curve."""
+    other = 0.1 * np.sign(np.random.default_rng(0).normal(size=400))
+    gamma = np.stack([0 * other, 0.3 + other, 0.7 + other, 1 + 0 * other], axis=1)
+    (row,) = judge_findings({"teacher": {"curves/convergence/cls": gamma, "boundaries": np.array([2])}})
+    assert row["values"]["teacher"]["mean"] == pytest.approx(0.1, abs=0.01)
+    assert row["verdict"] == "shows"
+
+
+def test_basins_of_the_last_layer_alone_are_told_from_basins_on_the_way() -> None:
+    """Of ten images all are right at layer 4, at layer 3 as many as by chance."""
+    right = np.tile([0.2, 0.2, 0.2, 0.2, 1.0], (10, 1))
+    arrays = {"basins/final/cls": right, "basins/chance": np.array(0.2), "boundaries": np.array([2])}
+    end, before = judge_findings({"teacher": arrays})
+    assert (end["values"]["teacher"]["mean"], end["verdict"]) == (pytest.approx(0.8), "shows")
+    assert (before["values"]["teacher"]["mean"], before["verdict"]) == (pytest.approx(0.0), "open")
+
+
 @pytest.mark.parametrize("way", ["random", "class"])
 def test_kicks_that_only_lose_angle_as_norms_grow_correct_nothing(way: str) -> None:
     angles = np.tile([0.01, 0.005], (10, 1)) * np.random.default_rng(0).uniform(0.9, 1.1, size=(10, 1))

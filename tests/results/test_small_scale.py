@@ -149,6 +149,8 @@ def test_correlation_over_partitions_is_within_teachers(found: list) -> None:
     assert (within["n"], within["clusters"]) == (36, 9)
     assert one(table, over="trained teachers, max-cut", measure="contrast", score="r2_cls")["pearson"] > 0.99
     assert not len(table[(table["over"] == statistic.WITHIN) & (table["measure"] == "adjacent")])
+    contiguous = one(table, over=statistic.CONTIGUOUS, measure="contrast", score="r2_cls")
+    assert (contiguous["spearman"], contiguous["n"]) == (pytest.approx(-1.0), 27)
     assert np.isnan(one(table, over=statistic.WITHIN, measure="share", score="r2_cls")["spearman"])  # always 0.5
 
 
