@@ -39,7 +39,12 @@ def test_the_study_from_teachers_to_report(call: Callable[..., None], tmp_path: 
     call("report", "experiment=small_scale")
     call("train", "-m", "experiment=small_scale/fits_unscaled", *small, "task.swaps=0", "grid.drop_path=0.0")
     call("report", "experiment=small_scale_unscaled")
+    weights = "teacher.weights=${paths.runs}/small_scale/teacher-p${grid.drop_path}-s${seed}"
+    call("train", "-m", fits, *small, "study=more", "grid.drop_path=0.3", "task.ks=[2]", "task.draws=2", weights)
+    call("report", "study=more", "analysis=small_scale")
 
+    more = pd.read_csv(tmp_path / "runs" / "more" / "report" / "data" / "fits.csv")
+    assert sorted(more["piece"]) == ["k2-maxcut", "k2-random0", "k2-random1", "k2-shuffled0", "k2-shuffled1"]
     unscaled = tmp_path / "runs" / "small_scale_unscaled"
     assert json.loads((unscaled / "fit-p0.0-s0" / "result.json").read_text())["model"]["trained"]
     assert (unscaled / "report" / "report.html").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ def forest(correlations: pd.DataFrame) -> Figure:
             label = f"k={k}, n={int(own['n'].max())}"
             ax.errorbar(found["spearman"], y, xerr=np.clip(errors, 0, None), fmt="o", ms=3, lw=1, label=label)
         ax.axvline(0, color=NEUTRAL, lw=0.8)
-        ax.set(title=name, xlim=(-1.05, 1.05), xlabel="Spearman, 95 % interval")
+        ax.set(title=textwrap.fill(name, 28), xlim=(-1.05, 1.05), xlabel="Spearman, 95 % interval")
         ax.set_yticks(
             range(len(pairs)), [f"{m} · {SCORES[s]}" for m, s in pairs] if ax is axes[0] else [""] * len(pairs)
         )
