@@ -148,14 +148,14 @@ FINDINGS = [
     *(
         Finding(
             title,
-            f"held-out images whose direction {at} is nearest to the last one of their class, less chance or the "
-            "largest class",
+            f"held-out images whose direction {at} is nearest to that of their class at the last layer, less chance or "
+            "the largest class",
             kind,
             _basin(kind, depth),
         )
         for title, at, depth in (
-            ("Classes have angular basins at the end", "at the last layer", 1.0),
-            ("Images are in the basin of their class before", "three quarters of the way", 0.75),
+            ("Classes have angular basins at the end", "there", 1.0),
+            ("Images are in the basin of their class before the end", "three quarters of the way", 0.75),
         )
         for kind in ("cls", "patches")
     ),

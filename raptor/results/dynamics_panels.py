@@ -54,6 +54,11 @@ def plain_log(ax: Axes) -> None:
     """A logarithmic axis with plain numbers, also between the powers of ten where there are few of those."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for subs in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        locator = LogLocator(subs=subs)
+        few = sum(low <= tick <= high for tick in locator.tick_values(low, high)) < 3
+        if not few:
+            break
+    ax.yaxis.set_major_locator(locator)
     ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter("{x:g}" if high < 3 * low else NullFormatter())
+    ax.yaxis.set_minor_formatter("{x:g}" if few else NullFormatter())
