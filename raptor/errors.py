@@ -1,16 +1,44 @@
-"""Errors that a user can mend: each message names the key or file, the value, and the remedy."""
+"""Errors that a user can repair: each message names the key or file, the value, what is expected and the fix."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 Made = TypeVar("Made")
 
 
+def show(value: Any) -> str:
+    """Format a value as it is written on the command line: ``null``, ``true``, ``[7,10]``, text as it is."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(show, value))}]"
+    return str(value)
+
+
 class RaptorError(Exception):
     """Base of all errors that are shown to the user as one message, without a traceback."""
+
+    @classmethod
+    def of(cls, key: str, value: Any, expected: str, fix: str) -> Self:
+        """Build an error in the one shape of all messages, ``key=value: expected X. Fix: Y.``.
+
+        Parameters
+        ----------
+        key
+            Full name of a configuration key, or what the value is called elsewhere.
+        value
+            The value that cannot be used, written as on a command line.
+        expected
+            What would be valid, without a full stop.
+        fix
+            What to do, without a full stop.
+        """
+        return cls(f"{key}={show(value)}: expected {expected}. Fix: {fix}.")
 
 
 class ConfigError(RaptorError, ValueError):
