@@ -124,7 +124,7 @@ class ADE20K(DenseData):
 
 
 class _Squash:
-    """Picture (bilinear) and labels (nearest) to one size."""
+    """Resize a picture (bilinear) and its labels (centred nearest) to one size."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.resize = v2.Resize(list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
@@ -134,7 +134,7 @@ class _Squash:
 
 
 class _Shorter:
-    """The picture's shorter side to a length; labels as they are."""
+    """Resize the picture's shorter side to a length and leave labels as they are."""
 
     def __init__(self, side: int) -> None:
         self.resize = v2.Resize(side, interpolation=InterpolationMode.BILINEAR, antialias=True)

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 from raptor.data.image_folder import read_picture
 from raptor.data.module import ImageData
 from raptor.data.sampling import Images, Transform
+from raptor.data.transforms import Map
 from raptor.errors import ConfigError, SampleError
 
 Pair = tuple[Path, Path]
@@ -42,7 +43,7 @@ class Pairs:
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         picture, path = self.files[i]
         image = tv_tensors.Image(TF.pil_to_tensor(read_picture(str(picture))))
-        target = tv_tensors.Mask(self.read(path))
+        target = Map(self.read(path))
         if image.shape[-2:] != target.shape[-2:]:
             sizes = ["x".join(map(str, x.shape[-2:])) for x in (target, image)]
             raise SampleError(f"{path} is {sizes[0]} pixels, its picture {picture} is {sizes[1]}: mend or remove both")

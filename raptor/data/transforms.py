@@ -1,11 +1,35 @@
-"""Random transforms of an image and its target together, by torchvision's v2."""
+"""Transforms of an image and its map together, by torchvision's v2.
+
+Positions are pixel centres: pixel ``i`` of ``n`` lies at ``(i + 0.5) / n`` of the image's extent, before and after a
+resize. Torchvision resizes images so, but ``tv_tensors.Mask`` by torch's ``nearest``, which takes the value at
+``i / n``, half an output pixel up and left of the image; :class:`Map` takes the value at the pixel centre instead.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+
+class Map(tv_tensors.Mask):
+    """Labels or depth ``(1, H, W)``, resized by centred nearest neighbour (``nearest-exact``) in any v2 transform."""
+
+
+@TF.register_kernel("resize", Map)
+def _resize(target: Map, size: list[int] | None, max_size: int | None = None, **_: Any) -> Map:
+    values = TF.resize_image(target.as_subclass(Tensor), size, InterpolationMode.NEAREST_EXACT, max_size)
+    return tv_tensors.wrap(values, like=target)
+
+
+@TF.register_kernel("resized_crop", Map)
+def _resized_crop(target: Map, top: int, left: int, height: int, width: int, size: list[int], **_: Any) -> Map:
+    return TF.resize(TF.crop(target, top, left, height, width), size)
 
 
 def crop_and_flip(
@@ -17,8 +41,7 @@ def crop_and_flip(
 ) -> v2.Transform:
     """Random resized crop, horizontal flip with even odds, colour jitter where asked.
 
-    Maps that come with an image (``tv_tensors.Mask``: labels, depth) are cut and flipped alike, by nearest
-    neighbour; classes pass through.
+    A :class:`Map` that comes with an image is cut and flipped alike; classes pass through.
 
     Parameters
     ----------

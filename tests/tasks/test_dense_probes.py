@@ -246,3 +246,47 @@ def test_depth_loss_by_hand_on_an_oblong_padded_picture() -> None:
     assert answer[0, 0, 0, 0] == pytest.approx(0.5, abs=1e-3)
     assert answer[0, 0, 0, 9] == pytest.approx(2.5, abs=1e-3)
     assert answer[0, 0, 5, 0] == pytest.approx(3.5, abs=1e-3)
+
+
+class Means(Known):
+    """Each patch token is the mean of its patch: the position of its centre, where images are ramps."""
+
+    def forward(self, images_BCHW: Tensor, layer: int | None = None) -> Tensor:
+        patches = torch.nn.functional.avg_pool2d(images_BCHW, PATCH).flatten(2).transpose(1, 2)
+        return torch.cat([patches.mean(1, keepdim=True), patches], dim=1)
+
+
+@pytest.mark.parametrize("picture", [(16, 16), (16, 30), (21, 41)])
+def test_windows_put_answers_where_the_picture_has_them(picture: tuple[int, int]) -> None:
+    """Logits are the column of a picture that shows it; the labels are finer than the picture, by the same extent."""
+    images, labels = stripes(4)
+    task = SegmentationProbing(
+        Means(1, lambda grey: grey), greys("labels", labels, images, 4), {}, name="s", seed=0, **ADAM
+    )
+    task.sliding = True
+    head = LinearProbe(1, 4)
+    head.linear.weight.data, head.linear.bias.data = torch.ones(4, 1), torch.zeros(4)
+    columns = torch.arange(picture[1]).float().expand(1, 1, *picture)
+    target = torch.zeros(1, 3 * picture[0] + 1, 3 * picture[1] + 2)
+    (answer,) = task.answers(columns, [head], target)
+    width = target.shape[-1]
+    expected = (torch.arange(width) + 0.5) * picture[1] / width - 0.5
+    assert abs(float((answer - expected).detach().mean()) * width / picture[1]) < 0.02
+
+
+def test_depth_is_read_off_where_the_picture_has_it() -> None:
+    """Two bins, the share of the second is a column: depth is linear in it, on the grid and on the picture."""
+    images, depth = plates(4)
+    data = greys("depth", depth, images, 0)
+    task = DepthProbing(oracle(4), data, {}, name="d", seed=0, bins=2, nearest=0.0, farthest=2.0, **ADAM)
+    head = DepthProbe(8, 2, 0.0, 2.0)
+    fine = 4 * GRID
+    share = (torch.arange(fine) + 0.5) / fine
+    logp = torch.stack([1 - share, share], dim=-1).log().expand(1, fine, fine, 2)
+    for size in ((SIDE, SIDE), (12, 10)):
+        left = (SIDE - size[1]) // 2
+        columns = (task._depth(head, logp, size) - 0.5) * SIDE - 0.5 - left
+        assert abs(float((columns - torch.arange(size[1])).detach()[..., 1:-1].mean())) < 0.02
+        finer = task._coarser(torch.arange(size[1]).float().expand(1, *size) + 1, (2 * SIDE, 2 * SIDE))
+        there = (torch.arange(2 * SIDE) + 0.5) / 2 - 0.5 - left
+        assert abs(float((finer - 1 - there)[finer > 0].mean())) * 2 < 0.02
