@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.measure import Options, as_data, as_table, copy_ceiling, facts, matmul_ceiling
-from raptor.files import write_json
+from raptor.utils.files import write_json
 
 NAMES = {
     "step": "training steps of stage 1 and 2 against the official recipe's",

@@ -31,7 +31,7 @@ from rich.table import Table
 from raptor.data.store.layout import DTYPES, Field, Store, as_bytes
 from raptor.data.store.reading import Reader
 from raptor.data.store.writing import ShardWriter
-from raptor.tasks.filling import size
+from raptor.extraction.fill import size
 
 TOKENS, WIDTH, BATCH, ALL_LAYERS, IMAGENET = 261, 768, 64, 13, 1_281_167
 PIXELS = 3 * 224 * 224

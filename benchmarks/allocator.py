@@ -16,8 +16,8 @@ from benchmarks.measure import Options, Row, elsewhere, faster, in_turn, matmul_
 from benchmarks.official import OfficialStep
 from benchmarks.operations import count
 from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
-from raptor.memory import keep_freed_memory
 from raptor.partition.phases import phases_of
+from raptor.training.allocator import keep_freed_memory
 
 STEPS = 3
 KINDS = ("kept", "given back", "official step, given back")

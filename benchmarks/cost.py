@@ -29,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.operations import Operations, operations
 from benchmarks.table1 import IMAGENET, JPEG, PICTURE, WIDTH, Given, Job, jobs, scaled, stages, wall
-from raptor.files import CONFIGS
+from raptor.utils.files import CONFIGS
 
 KINDS: dict[str, Callable[[str], Any]] = {
     "teacher": str,

@@ -29,11 +29,11 @@ from benchmarks.step import random_teacher
 from raptor.data.module import ImageData
 from raptor.data.sources import Activations, ActivationSource, Online
 from raptor.errors import from_node
-from raptor.files import CONFIGS
 from raptor.models.io import save
 from raptor.models.teacher import Teacher
-from raptor.tasks.execution import Execution
-from raptor.tasks.partitioning import SurrogateOptions
+from raptor.tasks.distillation.phases import SurrogateOptions
+from raptor.training.execution import Execution
+from raptor.utils.files import CONFIGS
 
 WARM, PHASE = 2, list(PHASES[0])
 

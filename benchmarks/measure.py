@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch
 from rich.table import Table
 
-from raptor.results.provenance import code, versions
+from raptor.runs.provenance import code, versions
 
 
 @dataclass(frozen=True)

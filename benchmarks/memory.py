@@ -19,10 +19,10 @@ import torch
 from benchmarks.measure import Options, Row, elsewhere, release
 from benchmarks.official import OfficialStep
 from benchmarks.step import WEIGHTS, Step, activations, new_blocks, random_teacher
-from raptor.memory import keep_freed_memory
 from raptor.models.surrogate import Surrogate
 from raptor.partition.phases import phases_of
-from raptor.tasks.execution import execute
+from raptor.training.allocator import keep_freed_memory
+from raptor.training.execution import execute
 
 STEPS = 2  # the optimiser takes its memory in the first
 KINDS = ("official", "plain", "recompute", "recompute bf16")

@@ -18,8 +18,8 @@ from torch.utils.data import TensorDataset
 
 from benchmarks.measure import Options, Row, StepTimes
 from raptor.data.module import ImageData
-from raptor.files import CONFIGS
 from raptor.tasks.build import depth_probe, linear_probe, segmentation_probe
+from raptor.utils.files import CONFIGS
 
 BUILD: dict[str, Any] = {
     "mini_imagenet": linear_probe,

@@ -17,16 +17,16 @@ from benchmarks.official import OfficialStep
 from benchmarks.operations import PHASES, count
 from raptor.data.digits import Digits
 from raptor.data.sources import Activations, Online
-from raptor.memory import keep_freed_memory
 from raptor.models.block import BlockConfig
-from raptor.models.io import load
+from raptor.models.load import load
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher, freeze
 from raptor.models.vit import ViTSpec
 from raptor.partition.phases import Phase, phases_of
-from raptor.tasks.distillation import Distillation
-from raptor.tasks.execution import execute
-from raptor.tasks.losses import TokenMSE, WeightedTokenMSE
+from raptor.tasks.distillation.losses import TokenMSE, WeightedTokenMSE
+from raptor.tasks.distillation.task import Distillation
+from raptor.training.allocator import keep_freed_memory
+from raptor.training.execution import execute
 
 WEIGHTS = {"cls": 0.45, "registers": 0.10, "patches": 0.45}
 PHASE = Phase(*PHASES[0])  # the longest of Table 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hydra import compose, initialize_config_dir
 
 from benchmarks.operations import PHASES, operations
-from raptor.files import CONFIGS
+from raptor.utils.files import CONFIGS
 
 IMAGENET, ADE20K, NYUV2 = 1_281_167, 20_210, 50_688  # training images
 WIDTH = {"bf16": 2, "fp32": 4}  # bytes of a stored number

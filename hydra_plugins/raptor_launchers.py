@@ -23,8 +23,8 @@ class _Frozen(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Launch a sweep; its jobs return nothing to Hydra, their results are in their folders."""
-        from raptor import sweeps
-        from raptor.cli import check_keys, set_up_logging
+        from raptor.cli import sweeps
+        from raptor.cli.command import check_keys, set_up_logging
         from raptor.launching.plan import launch, launcher_options
 
         set_up_logging()

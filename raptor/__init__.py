@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from raptor.version import __version__
+
 __all__ = ["__version__", "load"]
 
 if TYPE_CHECKING:
-    from raptor.models.io import load
+    from raptor.models.load import load
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from raptor.models.io import load
+        from raptor.models.load import load
 
         return load
     raise AttributeError(f"module 'raptor' has no attribute {name!r}")

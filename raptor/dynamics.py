@@ -11,9 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from raptor.cli import command
-from raptor.results.identity import check_inputs, identity, inputs
-from raptor.results.run import RunFolder
+from raptor.cli.command import command
+from raptor.runs.folder import RunFolder
+from raptor.runs.identity import check_inputs, identity, inputs
 
 log = logging.getLogger("raptor.dynamics")
 
@@ -41,13 +41,13 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     import torch
     from hydra.utils import instantiate
 
-    from raptor.data.batches import ImageBatches
     from raptor.models.surrogate import Surrogate
-    from raptor.results.arrays import file_name, read_arrays, write_arrays
-    from raptor.results.dynamics_page import write_dynamics
-    from raptor.tasks.dynamics import Dynamics
-    from raptor.tasks.dynamics_options import DynamicsOptions
-    from raptor.tasks.networks import networks_of
+    from raptor.studies.dynamics.arrays import file_name, read_arrays, write_arrays
+    from raptor.studies.dynamics.batches import ImageBatches
+    from raptor.studies.dynamics.measure import Dynamics
+    from raptor.studies.dynamics.networks import networks_of
+    from raptor.studies.dynamics.options import DynamicsOptions
+    from raptor.studies.dynamics.page import write_dynamics
 
     begin = time.monotonic()
     torch.manual_seed(config.seed)

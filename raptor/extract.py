@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from raptor.cli import command
+from raptor.cli.command import command
 from raptor.errors import ConfigError, StoreError
-from raptor.results.run import RunFolder
-from raptor.stopping import leave_to_the_main_process
+from raptor.runs.folder import RunFolder
+from raptor.utils.signals import leave_to_the_main_process
 
 if TYPE_CHECKING:
     from raptor.data.store.layout import Store
-    from raptor.tasks.extraction import Extraction
+    from raptor.extraction.plan import Extraction
 
 log = logging.getLogger("raptor.extract")
 
@@ -40,8 +40,8 @@ def extract(config: DictConfig) -> None:
     import torch
 
     from raptor.data.store.layout import Store
-    from raptor.tasks.extraction import check_options, folders, plan
-    from raptor.tasks.filling import check, estimate, mend
+    from raptor.extraction.fill import check, estimate, mend
+    from raptor.extraction.plan import check_options, folders, plan
 
     check_options(config)
     if config.verify:
@@ -77,7 +77,7 @@ def extract(config: DictConfig) -> None:
 def _fill(jobs: list[Extraction], config: DictConfig, worker: int = 0) -> None:
     from rich.progress import Progress
 
-    from raptor.tasks.filling import fill
+    from raptor.extraction.fill import fill
 
     with Progress(transient=True, disable=config.workers > 1) as progress:
         for job in jobs:
@@ -90,7 +90,7 @@ def _fill(jobs: list[Extraction], config: DictConfig, worker: int = 0) -> None:
 def _work(worker: int, config: dict[str, Any]) -> None:
     import torch
 
-    from raptor.tasks.extraction import plan
+    from raptor.extraction.plan import plan
 
     leave_to_the_main_process()
     os.environ["LOCAL_RANK"] = str(worker)

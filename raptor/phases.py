@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from raptor.cli import command
+from raptor.cli.command import command
 from raptor.errors import ConfigError
-from raptor.files import write_aside, write_json
 from raptor.partition.files import read_distance
 from raptor.partition.maxcut import SOLVERS, Matrix
 from raptor.partition.quality import solve_all
-from raptor.results.identity import check_inputs
-from raptor.results.run import RunFolder
+from raptor.runs.folder import RunFolder
+from raptor.runs.identity import check_inputs
+from raptor.utils.files import write_aside, write_json
 
 log = logging.getLogger("raptor.phases")
 
@@ -54,8 +54,8 @@ def find(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     write_json(run.path / "phases.json", phases)
     write_aside(run.path / "distance.npy", lambda aside: _save(aside, distance))
 
-    from raptor.results.figures import save_figure
-    from raptor.results.heatmap import heatmap
+    from raptor.reporting.heatmap import heatmap
+    from raptor.reporting.style import save_figure
 
     save_figure(
         heatmap(distance, phases, source.get("teacher", Path(str(config.distance)).name)),
@@ -100,7 +100,7 @@ def _measure(config: DictConfig) -> tuple[Matrix, dict[str, Any]]:
     import torch
     from hydra.utils import instantiate
 
-    from raptor.tasks.partitioning import measure_distance
+    from raptor.tasks.distillation.phases import measure_distance
 
     torch.manual_seed(config.seed)
     teacher = instantiate(config.teacher, _convert_="all")

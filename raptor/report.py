@@ -10,14 +10,14 @@ from typing import Any
 from hydra.utils import get_method
 from omegaconf import DictConfig
 
-from raptor.cli import command
+from raptor.cli.command import command
 from raptor.errors import ConfigError, from_node
-from raptor.results.run import RunFolder
+from raptor.runs.folder import RunFolder
 
 log = logging.getLogger("raptor.report")
 ANALYSES = {  # reports of their own; called with study, output and title
-    "small_scale": "raptor.results.small_scale_page.write_small_scale",
-    "dynamics": "raptor.results.dynamics_study.write_dynamics_study",
+    "small_scale": "raptor.studies.small_scale.page.write_small_scale",
+    "dynamics": "raptor.studies.dynamics.comparison.write_dynamics_study",
 }
 
 
@@ -38,9 +38,9 @@ def write(config: DictConfig) -> None:
     """Gather the results of a study into tables, figures and a page."""
     from omegaconf import OmegaConf
 
-    from raptor.results.crosstable import CrossTable
-    from raptor.results.gather import Study
-    from raptor.results.page import write_report
+    from raptor.reporting.crosstable import CrossTable
+    from raptor.reporting.page import write_report
+    from raptor.runs.study import Study
 
     if config.analysis not in (None, *ANALYSES):
         raise ConfigError(f"analysis={config.analysis} is unknown; choose {', '.join(ANALYSES)} or null")

@@ -11,11 +11,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from raptor import sweeps
-from raptor.cli import command
+from raptor.cli import sweeps
+from raptor.cli.command import command
 from raptor.errors import ConfigError, LaunchError
-from raptor.launching.plan import Stage, frozen, launcher_options, run_here, sort_all, submit
+from raptor.launching.plan import frozen, launcher_options, run_here, sort_all, submit
 from raptor.launching.slurm import Slurm
+from raptor.launching.stage import Stage
 from raptor.report import folder
 
 log = logging.getLogger("raptor.reproduce")

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from raptor.errors import RaptorError
 from raptor.launching import slurm
-from raptor.results.states import Row, rows_of
+from raptor.runs.status import Row, rows_of
 
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "waiting": "yellow", "stale": "magenta"}
 ALL_DONE, FAILED, NOT_YET = 0, 1, 3  # exit codes; 2 is a mistake on the command line

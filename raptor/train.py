@@ -8,10 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from raptor.cli import command
+from raptor.cli.command import command
 from raptor.errors import ConfigError, from_node
-from raptor.results.identity import check_inputs
-from raptor.results.run import RunFolder
+from raptor.runs.folder import RunFolder
+from raptor.runs.identity import check_inputs
 
 log = logging.getLogger("raptor.train")
 
@@ -54,11 +54,11 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from raptor.models.io import state_fingerprint
-    from raptor.results.history import curves, read_metrics
-    from raptor.results.loggers import finish
-    from raptor.tasks.callbacks import CHECKPOINT
-    from raptor.tasks.partitioning import SurrogateOptions
-    from raptor.tasks.trainer import build_trainer, check_processes
+    from raptor.runs.history import curves, read_metrics
+    from raptor.tasks.distillation.phases import SurrogateOptions
+    from raptor.training.callbacks import CHECKPOINT
+    from raptor.training.loggers import finish
+    from raptor.training.trainer import build_trainer, check_processes
 
     begin = time.monotonic()
     pl.seed_everything(config.seed, verbose=False)

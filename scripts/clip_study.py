@@ -24,13 +24,14 @@ from torch.utils.data import Subset
 
 import raptor
 from raptor.data.fashion_mnist import FashionMNIST
-from raptor.files import write_json
 from raptor.models.backbone import Backbone
+from raptor.models.pretrained import build_teacher
 from raptor.models.surrogate import Surrogate
-from raptor.models.teacher import build_teacher, freeze
-from raptor.results.figures import NEUTRAL, TYPE_COLOURS, new_figure, save_figure
-from raptor.results.plots import colours
-from raptor.tasks.fidelity import Fidelity
+from raptor.models.teacher import freeze
+from raptor.reporting.figures import colours
+from raptor.reporting.style import NEUTRAL, TYPE_COLOURS, new_figure, save_figure
+from raptor.tasks.distillation.fidelity import Fidelity
+from raptor.utils.files import write_json
 
 DOCS = Path(__file__).parents[1] / "docs"
 KS, TRAIN, TEST, VALIDATED, SIZE, BATCH = (2, 3, 4), 2000, 1000, 512, 64, 32

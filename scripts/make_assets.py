@@ -10,8 +10,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from raptor.files import ASSETS
 from raptor.models.io import DESCRIPTION, WEIGHTS
+from raptor.utils.files import ASSETS
 
 PICTURES = ("accuracy_r2.png", "distance_phases.png", "r2_by_layer.png", "training.png")
 

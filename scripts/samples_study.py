@@ -23,16 +23,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from raptor.files import write_json
-from raptor.results.figures import NEUTRAL, new_figure, save_figure
-from raptor.results.plots import colours
+from raptor.reporting.figures import colours
+from raptor.reporting.style import NEUTRAL, new_figure, save_figure
+from raptor.utils.files import write_json
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAPER = "recipe.lr=3e-4 recipe.layer_scale=1e-5"
 TAKEN_BACK = {
     "random": "surrogate.start=random",
     "middle": "surrogate.start=middle",
-    "plain loss": "task.loss._target_=raptor.tasks.losses.WeightedTokenMSE",
+    "plain loss": "task.loss._target_=raptor.tasks.distillation.losses.WeightedTokenMSE",
     "AdamW": "optimizer@task.optimizer=adamw",
     "no growth": "task.rollout_growth=0",
     "batch of 64": "data.batch_size=64",

@@ -3,7 +3,7 @@
 Tensors that are moved to :data:`DEVICE` compute on the CPU, but say that they lie elsewhere, refuse to meet tensors of
 the CPU, and have no ``numpy()``. What would make the host wait for a GPU is written down in :data:`WAITS`. Kernels,
 precision and speed of a GPU cannot be seen so, and compiled or forward-mode code does not run here:
-``tests/tasks/test_gpu.py`` is for that.
+``tests/test_gpu.py`` is for that.
 """
 
 from __future__ import annotations

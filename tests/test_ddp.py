@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from raptor.files import read_json
+from raptor.utils.files import read_json
 from tests.conftest import start
 
 COMMON = [

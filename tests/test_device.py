@@ -15,20 +15,20 @@ import torch
 
 from benchmarks.measure import Options
 from benchmarks.step import Fixed, activations, new_blocks, random_teacher
-from raptor.data.batches import ImageBatches
 from raptor.data.digits import Digits
-from raptor.models.io import load
+from raptor.models.load import load
 from raptor.models.surrogate import Surrogate
 from raptor.models.teacher import freeze
 from raptor.partition.phases import phases_of
-from raptor.tasks.depth_probe import DepthProbing
-from raptor.tasks.dynamics import Dynamics
-from raptor.tasks.dynamics_options import DynamicsOptions, Jacobian, Perturbation
-from raptor.tasks.losses import VarianceScaledMSE, WeightedTokenMSE
-from raptor.tasks.segmentation_probe import SegmentationProbing
+from raptor.studies.dynamics.batches import ImageBatches
+from raptor.studies.dynamics.measure import Dynamics
+from raptor.studies.dynamics.options import DynamicsOptions, Jacobian, Perturbation
+from raptor.tasks.distillation.losses import VarianceScaledMSE, WeightedTokenMSE
+from raptor.tasks.probes.depth import DepthProbing
+from raptor.tasks.probes.segmentation import SegmentationProbing
 from tests.elsewhere import DEVICE, WAITS, elsewhere, strategy
-from tests.tasks.probing import fit, greys, oracle
-from tests.tasks.test_dense_probes import stripes
+from tests.tasks.probes.probing import fit, greys, oracle
+from tests.tasks.probes.test_dense_probes import stripes
 
 SHORT = [
     "trainer.max_steps=2",

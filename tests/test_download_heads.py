@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raptor.models.teacher import build_teacher
+from raptor.models.pretrained import build_teacher
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "download_heads.py"
 

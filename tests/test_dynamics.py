@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from raptor.errors import ConfigError
-from raptor.files import CONFIGS
+from raptor.utils.files import CONFIGS
 from tests.conftest import start
 
 Call = Callable[..., None]
@@ -32,7 +32,7 @@ TRAIN = ["trainer.max_steps=2", "trainer.enable_progress_bar=false", "surrogate.
 @pytest.fixture(autouse=True)
 def loud_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let errors through as exceptions, not as the exit of a process."""
-    monkeypatch.setattr("raptor.cli.explain", lambda error, config_name: None)
+    monkeypatch.setattr("raptor.cli.command.explain", lambda error, config_name: None)
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import raptor
-from raptor.files import CONFIGS
 from raptor.models.surrogate import Surrogate
+from raptor.utils.files import CONFIGS
 
 SMOKE = ["trainer.max_steps=2", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"]
 CLIP_JOBS = ["experiment=clip/phases", "experiment=clip/blocks", "experiment=clip/surrogates"]

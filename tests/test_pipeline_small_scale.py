@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 import raptor
-from raptor import sweeps
-from raptor.files import CONFIGS
+from raptor.cli import sweeps
 from raptor.models.tied import TiedSet
+from raptor.utils.files import CONFIGS
 
 QUIET = ["trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1", "data.eval_batch_size=60"]
 STAGES = ["experiment=small_scale/teachers", "experiment=small_scale/untrained", "experiment=small_scale/fits"]

@@ -13,8 +13,8 @@ import torch
 
 import raptor
 from raptor.models.io import save
+from raptor.models.pretrained import build_teacher
 from raptor.models.surrogate import Surrogate
-from raptor.models.teacher import build_teacher
 from raptor.partition.phases import Phase
 from tests.trees import lay_out
 

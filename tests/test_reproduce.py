@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raptor.files import read_json
+from raptor.utils.files import read_json
 from tests.conftest import start
 
 EXPERIMENT = """# @package _global_

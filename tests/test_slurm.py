@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from raptor.files import read_json
+from raptor.utils.files import read_json
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPT = REPOSITORY / "scripts" / "slurm_one_node.sh"

@@ -20,7 +20,7 @@ def test_the_wheel_runs_from_another_folder(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     package = tmp_path / "site" / "raptor"
-    for part in ("configs/train.yaml", "assets/digits_vit/model.safetensors", "results/templates/report.html.j2"):
+    for part in ("configs/train.yaml", "assets/digits_vit/model.safetensors", "reporting/templates/report.html.j2"):
         assert (package / part).is_file()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

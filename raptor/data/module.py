@@ -21,7 +21,7 @@ from raptor.data.pixels import SPLITS, CachedImages, open_pixels
 from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform, as_is
 from raptor.data.skipping import ON_ERROR, SkippingLoader
 from raptor.errors import ConfigError, StoreError
-from raptor.stopping import leave_to_the_main_process
+from raptor.utils.signals import leave_to_the_main_process
 
 log = logging.getLogger(__name__)
 HELD_OUT = 0.1  # share of the training images that select in place of the validation images

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from raptor.errors import ConfigError
-from raptor.seeding import derive_seed
+from raptor.utils.seeding import derive_seed
 
 Transform = Callable[[Tensor, Any], tuple[Tensor, Any]]  # of an image and its target together, as torchvision's v2
 

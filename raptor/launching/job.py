@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from raptor import stopping
-from raptor.results import provenance
-from raptor.results.run import RunFolder
+from raptor.runs import provenance
+from raptor.runs.folder import RunFolder
+from raptor.utils import distributed, signals
 
 if TYPE_CHECKING:
-    from raptor.cli import Command
+    from raptor.cli.command import Command
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class FrozenJob:
     config
         Its configuration, without interpolations.
     code
-        Of :func:`raptor.results.provenance.code` at submission.
+        Of :func:`raptor.runs.provenance.code` at submission.
     grace
         Seconds between SLURM's warning and the end.
     """
@@ -68,7 +68,7 @@ class FrozenJob:
     def __call__(self) -> None:
         """Run the job in this process, which belongs to it alone."""
         if provenance.slurm():
-            stopping.install(self.grace, provenance.rank())
+            signals.install(self.grace, distributed.rank())
         folder = self.folder()
         try:
             self.entry.run(self.node, folder)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from raptor.launching.job import FrozenJob
-
-if TYPE_CHECKING:
-    from raptor.launching.plan import Stage
+from raptor.launching.stage import Stage
 
 
 class Display:

@@ -179,8 +179,8 @@ def submit(jobs: Sequence[FrozenJob], options: Slurm, name: str, folder: Path, a
 
 def environment(folder: Path, snapshot: bool) -> dict[str, str]:
     """What the processes of jobs need to find the code: a copy of it as it is now, or where it lies."""
-    from raptor.files import PACKAGE
-    from raptor.results.provenance import package_copy
+    from raptor.launching.snapshot import package_copy
+    from raptor.utils.files import PACKAGE
 
     first = package_copy(folder / "code") if snapshot else PACKAGE.parent
     # the folder of the call comes last: Python would put it first, before the copy

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from raptor.errors import ConfigError
-from raptor.files import write_aside
 from raptor.models.backbone import Backbone
+from raptor.utils.files import write_aside
 
 log = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # absolute, on tokens after the final norm, which are of order one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ class LinearProbe(nn.Module, HubModel):
     num_classes
         Number of classes.
     """
+
+    kind: ClassVar[str] = "linear_probe"
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
@@ -64,6 +66,8 @@ class DepthProbe(LinearProbe):
     nearest, farthest
         What the bins span evenly, in metres.
     """
+
+    kind: ClassVar[str] = "depth_probe"
 
     def __init__(self, num_features: int, num_classes: int, nearest: float, farthest: float) -> None:
         super().__init__(num_features, num_classes)

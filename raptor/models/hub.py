@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 
-from raptor.errors import ModelFileError
+from raptor.models.io import DESCRIPTION, WEIGHTS, read, save
 
 PAPER = "https://arxiv.org/abs/2512.19941"
 CARD = Path(__file__).with_name("model_card.md.j2")
@@ -26,10 +26,13 @@ class HubModel(
 
     Attributes
     ----------
+    kind
+        Name of the class in ``model.json``, by which :func:`raptor.load` finds it.
     about
         Plain data on what made the model, with the figures of its run; kept in ``model.json`` and on the card.
     """
 
+    kind: ClassVar[str] = ""
     about: dict[str, Any]
     # not None: model.json rebuilds the model, so that the mixin need not guess a config from constructor arguments
     _hub_mixin_config: dict[str, Any] = {}  # noqa: RUF012
@@ -56,24 +59,16 @@ class HubModel(
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> Self:
-        from raptor.models.io import DESCRIPTION, WEIGHTS
-
         known = ("revision", "token", "cache_dir", "force_download", "local_files_only")
         download = {key: value for key, value in kwargs.items() if key in known}
         return cls._load(Path(snapshot_download(model_id, allow_patterns=[WEIGHTS, DESCRIPTION], **download)))
 
     @classmethod
     def _load(cls, folder: Path) -> Self:
-        from raptor.models.io import load
-
-        model = load(folder)
-        if not isinstance(model, cls):
-            raise ModelFileError(f"{folder} holds a {type(model).__name__}, no {cls.__name__}: use raptor.load")
+        model: Self = read(folder, cls)
         return model
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from raptor.models.io import save
-
         save(self, save_directory, about=getattr(self, "about", None))  # type: ignore[arg-type]
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:

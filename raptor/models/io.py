@@ -15,30 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import raptor
 from raptor.errors import ModelFileError, RaptorError
-from raptor.files import resolve, sha256, write_aside, write_json
-from raptor.models.weights import convert, fill, fit_positions, read_tensors
+from raptor.models.weights import fill, read_tensors
+from raptor.utils.files import resolve, sha256, write_aside, write_json
+from raptor.version import __version__
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-POSITIONS = "shell.vit.pos_embed"
 FORMAT = {"format": "raptor-model", "version": 1}
-
-
-def _kinds() -> dict[str, Any]:
-    from raptor.models.heads import DepthProbe, LinearProbe
-    from raptor.models.surrogate import PhaseBlocks, Surrogate
-    from raptor.models.teacher import Teacher
-    from raptor.models.tied import TiedSet
-
-    return {
-        "teacher": Teacher,
-        "blocks": PhaseBlocks,
-        "surrogate": Surrogate,
-        "tied": TiedSet,
-        "linear_probe": LinearProbe,
-        "depth_probe": DepthProbe,
-    }
 
 
 def state_fingerprint(module: nn.Module) -> str:
@@ -56,7 +39,7 @@ def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save(model: nn.Module, folder: str | Path, about: dict[str, Any] | None = None) -> Path:
-    """Write a model so that :func:`load` rebuilds it.
+    """Write a model so that :func:`~raptor.models.load.load` rebuilds it.
 
     Parameters
     ----------
@@ -74,13 +57,12 @@ def save(model: nn.Module, folder: str | Path, about: dict[str, Any] | None = No
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    kind = next(name for name, cls in _kinds().items() if type(model) is cls)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_aside(folder / WEIGHTS, lambda aside: save_file(state, aside))
     description = {
         **FORMAT,
-        "kind": kind,
-        "raptor": raptor.__version__,
+        "kind": model.kind,
+        "raptor": __version__,
         "config": model.to_config(),  # type: ignore[operator]
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "parameters": sum(t.numel() for t in state.values()),
@@ -112,41 +94,43 @@ def describe(folder: str | Path) -> dict[str, Any]:
         raise ModelFileError(f"{path} is damaged ({error}): copy it again, or run the job again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT["format"]:
         raise ModelFileError(f"{path} was not written by raptor: it lacks format={FORMAT['format']!r}")
-    known = description.get("kind") in _kinds() and "config" in description and "sha256" in description
-    if description.get("version") != FORMAT["version"] or not known:
-        raise ModelFileError(
-            f"{path} holds kind {description.get('kind')!r} in version {description.get('version')}, which this "
-            f"raptor {raptor.__version__} cannot read: update raptor"
-        )
+    whole = isinstance(description.get("kind"), str) and "config" in description and "sha256" in description
+    if description.get("version") != FORMAT["version"] or not whole:
+        raise unreadable(path, description)
     return description
 
 
-def load(folder: str | Path) -> Any:
-    """Rebuild a model from its folder, ready to use: on the CPU, in eval mode.
+def unreadable(path: Path, description: Mapping[str, Any]) -> ModelFileError:
+    """Error for a ``model.json`` of a kind or version that this release does not know."""
+    return ModelFileError(
+        f"{path} holds kind {description.get('kind')!r} in version {description.get('version')}, which this "
+        f"raptor {__version__} cannot read: update raptor"
+    )
+
+
+def read(folder: str | Path, cls: type[Any]) -> Any:
+    """Rebuild a model of a known class from its folder, ready to use: on the CPU, in eval mode.
 
     Parameters
     ----------
     folder
-        A run folder or any folder with ``model.safetensors`` and ``model.json``; ``package:digits_vit`` is the
-        teacher that ships with the package.
-
-    Returns
-    -------
-    nn.Module
-        What was saved: a :class:`~raptor.models.surrogate.Surrogate` (stage 2), a
-        :class:`~raptor.models.surrogate.PhaseBlocks` (stage 1), a :class:`~raptor.models.tied.TiedSet` (the
-        small-scale study), a :class:`~raptor.models.teacher.Teacher` or a
-        :class:`~raptor.models.heads.LinearProbe` (of images or patches) or
-        :class:`~raptor.models.heads.DepthProbe`.
+        As for :func:`~raptor.models.load.load`, which finds the class by itself.
+    cls
+        Class of the model.
 
     Raises
     ------
     ModelFileError
-        If a file is missing, truncated, corrupt, foreign, or does not fit the other.
+        If it holds another kind of model; or if a file is missing, truncated, corrupt, foreign, or does not fit the
+        other.
     """
     description = describe(folder)
+    if description["kind"] != cls.kind:
+        raise ModelFileError(
+            f"{folder} holds a model of kind {description['kind']}, no {cls.__name__}: use raptor.load"
+        )
     try:
-        model = _kinds()[description["kind"]].from_config(description["config"])
+        model = cls.from_config(description["config"])
         model.to(getattr(torch, description.get("dtype", "float32")))
     except (
         KeyError,
@@ -161,60 +145,33 @@ def load(folder: str | Path) -> Any:
         reason = f"{type(error).__name__}: {error}"
         raise ModelFileError(f"{Path(folder) / DESCRIPTION} does not describe a model ({reason})") from error
     model.about = description.get("about") or {}
-    read_weights(model, folder)
+    fill(model, read_checked(folder, description, str(folder)), str(folder))
     return model.eval()
 
 
-def read_weights(model: nn.Module, source: str | Path, key: str = "", own_head: bool = False) -> None:
-    """Fill a model from a model folder, or a teacher from a plain weight file.
+def read_checked(folder: str | Path, description: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """The weights of a model folder, once they are known to be those that its description names.
 
     Parameters
     ----------
-    model
-        The model to fill, in place.
-    source
-        Folder; ``package:NAME`` for one that ships with the package; or a file with a state dict,
-        ``.safetensors`` or ``.pth``, in a key layout that :func:`~raptor.models.weights.convert` knows.
-    key
-        Configuration key to name in errors.
-    own_head
-        Whether a folder's weights may lack the linear head of the model, which then keeps its own.
+    folder
+        A model folder.
+    description
+        Of :func:`describe`.
+    where
+        How to name the folder in errors.
 
     Raises
     ------
     ModelFileError
-        If the source is missing, damaged or of another shape; the model is then unchanged.
+        If they are missing or damaged.
     """
-    where = f"{key}={source}" if key else str(source)
-    head = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("shell.linear_head.")}
-    source = resolve(source)
-    if source.is_dir():
-        description = describe(source)
-        path = source / WEIGHTS
-        if not path.is_file():
-            raise ModelFileError(f"{where} has no {WEIGHTS}: the run did not finish, or the file was not copied")
-        if (found := sha256(path)) != description["sha256"]:
-            raise ModelFileError(
-                f"{path} is damaged or not the file that {DESCRIPTION} describes (sha256 {found[:12]}..., expected "
-                f"{str(description['sha256'])[:12]}...): copy both files again, or run the job again"
-            )
-        tensors = read_tensors(path)
-        if isinstance(model, _kinds()["teacher"]) and POSITIONS in tensors:  # at any input size
-            sizes = [o.get("img_size") for o in (_vit_options(description), model.spec.options)]
-            same = sizes[0] == sizes[1]  # the number of patches alone does not tell 8x8 from 4x16
-            tensors[POSITIONS] = fit_positions(model.shell.vit, model.spec.name, tensors[POSITIONS], same, where)
-        fill(model, (head if own_head else {}) | tensors, where)
-        return
-    tensors = read_tensors(source, where)
-    if not isinstance(model, _kinds()["teacher"]):
-        raise ModelFileError(f"{where} is a bare weight file, which can fill a teacher only")
-    state = convert(model.shell.vit, model.spec.name, tensors, where)
-    fill(model, head | {_from_timm(name): tensor for name, tensor in state.items()}, where)
-
-
-def _vit_options(description: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(description["config"].get("vit", {}).get("options", {}))
-
-
-def _from_timm(name: str) -> str:
-    return name if name.startswith("blocks.") else f"shell.vit.{name}"
+    path = resolve(folder) / WEIGHTS
+    if not path.is_file():
+        raise ModelFileError(f"{where} has no {WEIGHTS}: the run did not finish, or the file was not copied")
+    if (found := sha256(path)) != description["sha256"]:
+        raise ModelFileError(
+            f"{path} is damaged or not the file that {DESCRIPTION} describes (sha256 {found[:12]}..., expected "
+            f"{str(description['sha256'])[:12]}...): copy both files again, or run the job again"
+        )
+    return read_tensors(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from raptor.models.hub import HubModel
 from raptor.models.teacher import Teacher, freeze
 from raptor.models.vit import Shell, spec_from_dict, spec_to_dict
 from raptor.partition.phases import Phase, boundaries_of, phases_of
-from raptor.seeding import derive_seed
+from raptor.utils.seeding import derive_seed
 
 
 class PhaseBlock(nn.Module):
@@ -94,6 +94,8 @@ class PhaseBlocks(nn.ModuleList, HubModel):
         it. None leaves them to the global generator.
     """
 
+    kind: ClassVar[str] = "blocks"
+
     def __init__(self, config: BlockConfig, phases: Sequence[Phase], seed: int | None = None) -> None:
         super().__init__()
         self.config = config
@@ -145,6 +147,8 @@ class Surrogate(Backbone):
     blocks
         One block for each phase, in order of depth, from layer 0 to L.
     """
+
+    kind: ClassVar[str] = "surrogate"
 
     def __init__(self, shell: Shell, blocks: PhaseBlocks) -> None:
         self.boundaries = boundaries_of(blocks.phases)

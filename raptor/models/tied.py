@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from raptor.errors import ConfigError
 from raptor.models.block import BlockConfig, Factors, RecurrentBlock
 from raptor.models.hub import HubModel
 from raptor.partition.phases import Phase
-from raptor.seeding import derive_seed
+from raptor.utils.seeding import derive_seed
 
 
 class TiedDepth(nn.Module):
@@ -125,6 +125,8 @@ class TiedSet(nn.ModuleList, HubModel):
     ConfigError
         If there are no labels, or they differ in their number of layers.
     """
+
+    kind: ClassVar[str] = "tied"
 
     def __init__(self, config: BlockConfig, labels: Mapping[str, Sequence[int]], seed: int | None = None) -> None:
         super().__init__()

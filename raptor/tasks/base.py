@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from raptor.errors import ConfigError, ModelFileError
 from raptor.models.io import save, state_fingerprint
-from raptor.seeding import derive_seed
+from raptor.utils.seeding import derive_seed
 
 
 class Task(LightningModule):

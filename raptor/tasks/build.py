@@ -11,31 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import raptor
 from raptor.data.module import ImageData
 from raptor.data.sources import ActivationSource, Online
 from raptor.errors import ConfigError, from_node
 from raptor.models.backbone import Backbone
 from raptor.models.block import BlockConfig
-from raptor.models.inheritance import inherit
-from raptor.models.io import state_fingerprint
+from raptor.models.initialization import inherit
+from raptor.models.load import load
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
-from raptor.models.tied import TiedSet
-from raptor.partition.kinds import KINDS, check_partitions
-from raptor.partition.kinds import partitions as draw_partitions
-from raptor.partition.maxcut import exact
-from raptor.partition.phases import Phase, label_layers, phases_of
-from raptor.partition.swaps import draw_swaps
-from raptor.seeding import derive_seed
+from raptor.partition.phases import Phase, phases_of
 from raptor.tasks.classifier import Classifier
-from raptor.tasks.depth_probe import DepthProbing
-from raptor.tasks.distillation import Distillation
-from raptor.tasks.linear_probe import LinearProbing
-from raptor.tasks.partitioning import SurrogateOptions, choose_boundaries, choose_phases, measure_distance
-from raptor.tasks.partitions import Partitions
-from raptor.tasks.probe import Probe
-from raptor.tasks.segmentation_probe import SegmentationProbing
+from raptor.tasks.distillation.phases import SurrogateOptions, choose_boundaries, choose_phases
+from raptor.tasks.distillation.task import Distillation
+from raptor.tasks.probes.base import Probe
+from raptor.tasks.probes.depth import DepthProbing
+from raptor.tasks.probes.linear import LinearProbing
+from raptor.tasks.probes.segmentation import SegmentationProbing
 
 log = logging.getLogger(__name__)
 
@@ -86,51 +78,6 @@ def finetune(
     return _distillation(data, source, teacher=teacher, model=whole, seed=seed, about=about, **kwargs)
 
 
-def partitions(
-    *,
-    teacher: Teacher,
-    data: ImageData,
-    source: ActivationSource,
-    surrogate: SurrogateOptions,
-    seed: int,
-    ks: Sequence[int],
-    kinds: Sequence[str] = KINDS,
-    draws: int = 1,
-    swaps: int = 0,
-    **kwargs: Any,
-) -> Partitions:
-    """The small-scale study: surrogates of one teacher under many partitions, from scratch.
-
-    Draws depend on the seed and on the teacher's weights, so that teachers of equal seed do not share them; initial
-    blocks depend on the seed alone.
-    """
-    for key in ("k", "boundaries", "phases", "phases_file"):
-        value = getattr(surrogate, key)
-        if value is not None:
-            raise ConfigError(f"surrogate.{key}={value}: task=partitions cuts by itself; set it to null, see task.ks")
-    if surrogate.start != "random":
-        raise ConfigError(f"surrogate.start={surrogate.start}: task=partitions begins at random, set it to random")
-    drawn_by = derive_seed(seed, state_fingerprint(teacher))
-    check_partitions(ks, kinds, draws, teacher.num_layers)
-    distance = measure_distance(teacher, data, surrogate.tokens, surrogate.images)
-    found = draw_partitions(distance, ks, kinds, draws, drawn_by)
-    best = {k: label_layers(exact(distance, k), teacher.num_layers) for k in ks}
-    task = Partitions(
-        teacher=teacher,
-        model=TiedSet(_block_config(teacher, surrogate), {p.name: p.labels for p in found}, seed),
-        partitions=found,
-        best=best,
-        distance=distance,
-        swaps=draw_swaps(best, swaps, drawn_by),
-        seed=seed,
-        top1=_top1(teacher, data),
-        source=source,
-        **kwargs,
-    )
-    source.connect(data, teacher, task.layers)
-    return task
-
-
 def probe(
     kind: type[Probe],
     *,
@@ -178,7 +125,7 @@ def depth_probe(**kwargs: Any) -> Probe:
 
 
 def _distillation(data: ImageData, source: ActivationSource, teacher: Teacher, **kwargs: Any) -> Distillation:
-    task = Distillation(teacher=teacher, top1=_top1(teacher, data), source=source, **kwargs)
+    task = Distillation(teacher=teacher, top1=has_top1(teacher, data), source=source, **kwargs)
     source.connect(data, teacher, task.layers)
     return task
 
@@ -188,7 +135,8 @@ def _check_reads_images(source: ActivationSource, task: str) -> None:
         raise ConfigError(f"task={task} reads images, no stored activations: set activations=online")
 
 
-def _block_config(teacher: Teacher, options: SurrogateOptions) -> BlockConfig:
+def block_config(teacher: Teacher, options: SurrogateOptions) -> BlockConfig:
+    """Options of a block that follows a teacher: of its width, and with as many heads unless told otherwise."""
     block = {
         "num_heads": teacher.num_heads,
         **{k: v for k, v in options.block.items() if k != "num_heads" or v},
@@ -197,7 +145,7 @@ def _block_config(teacher: Teacher, options: SurrogateOptions) -> BlockConfig:
 
 
 def _new_blocks(teacher: Teacher, options: SurrogateOptions, phases: Sequence[Phase], seed: int) -> PhaseBlocks:
-    blocks = PhaseBlocks(_block_config(teacher, options), phases, seed)
+    blocks = PhaseBlocks(block_config(teacher, options), phases, seed)
     inherit(blocks, teacher, options.start)
     return blocks
 
@@ -205,13 +153,14 @@ def _new_blocks(teacher: Teacher, options: SurrogateOptions, phases: Sequence[Ph
 def _load(folder: str, kind: type, key: str) -> Any:
     if not Path(folder).exists():
         raise ConfigError(f"{key}={folder} does not exist: finish the run that makes it first")
-    model = raptor.load(folder)
+    model = load(folder)
     if not isinstance(model, kind):
         raise ConfigError(f"{key}={folder} holds a {type(model).__name__}, a {kind.__name__} is needed")
     return model
 
 
-def _top1(teacher: Teacher, data: ImageData) -> bool:
+def has_top1(teacher: Teacher, data: ImageData) -> bool:
+    """Whether the teacher's head tells the classes of the data."""
     same = data.target == "class" and teacher.num_classes == data.num_classes
     if not same:
         log.warning(

@@ -17,7 +17,7 @@ from raptor.tasks.base import Task
 class Classifier(Task):
     """Cross-entropy training of a whole ViT.
 
-    For stochastic depth see ``drop_path`` of :func:`~raptor.models.teacher.build_teacher`.
+    For stochastic depth see ``drop_path`` of :func:`~raptor.models.pretrained.build_teacher`.
 
     Parameters
     ----------

@@ -19,10 +19,10 @@ from raptor.data.store.layout import Field, Store
 from raptor.data.store.reading import Reader
 from raptor.data.store.writing import ShardWriter, verify
 from raptor.errors import StoreError
+from raptor.extraction.fill import fill
+from raptor.extraction.plan import Extraction, layers, pixels
 from raptor.models.teacher import Teacher, freeze
 from raptor.models.vit import ViTSpec
-from raptor.tasks.extraction import Extraction, layers, pixels
-from raptor.tasks.filling import fill
 
 FIELDS = [
     Field("a", "float32", (3, 2)),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from raptor.files import read_json
+from raptor.utils.files import read_json
 from tests.conftest import start
 
 SHORT = ["trainer.max_steps=4", "trainer.val_check_interval=4", "trainer.enable_progress_bar=false", "study=study"]

@@ -8,13 +8,13 @@ import torch
 
 import raptor
 from raptor.errors import ModelFileError
-from raptor.files import sha256
 from raptor.models.block import BlockConfig
 from raptor.models.heads import LinearProbe
 from raptor.models.io import save
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase, phases_of
+from raptor.utils.files import sha256
 
 
 @pytest.fixture

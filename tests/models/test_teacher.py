@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 import raptor
 from raptor.errors import ConfigError, ModelFileError
 from raptor.models.io import save
-from raptor.models.teacher import Teacher, build_teacher, freeze
+from raptor.models.pretrained import build_teacher
+from raptor.models.teacher import Teacher, freeze
 from tests.conftest import TINY, tiny_spec
 
 ARCHITECTURES = [  # with and without class token, registers, pre-norm, LayerScale, parallel branches, SwiGLU

@@ -44,7 +44,7 @@ def test_save_pretrained_and_from_pretrained(tmp_path: Path, surrogate: Surrogat
     for again in (Surrogate.from_pretrained(tmp_path / "hub"), raptor.load(tmp_path / "hub")):
         assert torch.equal(again.forward_features(images), surrogate(images))
         assert again.about == ABOUT
-    with pytest.raises(ModelFileError, match=r"holds a Surrogate, no Teacher: use raptor\.load"):
+    with pytest.raises(ModelFileError, match=r"holds a model of kind surrogate, no Teacher: use raptor\.load"):
         Teacher.from_pretrained(tmp_path / "hub")
     card = (tmp_path / "hub" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: raptor")

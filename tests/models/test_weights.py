@@ -19,9 +19,10 @@ from raptor.errors import ModelFileError, RaptorError
 from raptor.models.heads import LinearProbe
 from raptor.models.io import save
 from raptor.models.official import read_official
-from raptor.models.teacher import Teacher, build_teacher
+from raptor.models.pretrained import build_teacher
+from raptor.models.teacher import Teacher
 from raptor.models.weights import read_tensors, resize_position_meta
-from raptor.tasks.callbacks import AtomicCheckpointIO
+from raptor.training.callbacks import AtomicCheckpointIO
 
 OPTIONS = {"img_size": 28, "depth": 2, "embed_dim": 24, "num_heads": 2}
 

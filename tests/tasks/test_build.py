@@ -12,8 +12,8 @@ from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase
 from raptor.tasks.build import finetune, linear_probe
-from raptor.tasks.losses import TokenMSE
-from raptor.tasks.partitioning import SurrogateOptions
+from raptor.tasks.distillation.losses import TokenMSE
+from raptor.tasks.distillation.phases import SurrogateOptions
 from tests.conftest import tiny_spec
 
 OPTIONS = {"name": "t", "optimizer": torch.optim.SGD, "schedule": None}

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from raptor.errors import StoreError
-from raptor.files import read_json, write_json
+from raptor.utils.files import read_json, write_json
 
 FORMAT = {"format": "raptor-store", "version": 1}
 MANIFEST, SHARD, CHECKSUMS = "manifest.json", "shard.json", "checksums.npy"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from raptor.data.store.layout import CHECKSUMS, DTYPES, SHARD, Store, as_bytes, remedy
 from raptor.errors import StoreError
-from raptor.files import read_json
+from raptor.utils.files import read_json
 
 THREADS = 8  # that read one batch
 

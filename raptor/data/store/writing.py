@@ -16,7 +16,7 @@ from torch import Tensor
 
 from raptor.data.store.layout import CHECKSUMS, SHARD, Store, as_bytes
 from raptor.data.store.reading import read_checksums
-from raptor.files import sync, write_json
+from raptor.utils.files import sync, write_json
 
 
 class ShardWriter:

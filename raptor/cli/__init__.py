@@ -1,0 +1,1 @@
+"""Command line: the entry point of all commands, and the jobs of a sweep."""

@@ -1,1 +1,0 @@
-"""Results: run folders, statistics, tables, figures, the HTML report."""

@@ -1,0 +1,1 @@
+"""Runs: folder, identity, provenance and status of each, and what a study has finished."""

@@ -1,0 +1,1 @@
+"""Studies: each a wing of its own with task, statistics, figures and page."""

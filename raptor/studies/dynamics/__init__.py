@@ -1,0 +1,1 @@
+"""The study of dynamics: how tokens move through depth."""

@@ -1,0 +1,90 @@
+"""The findings of several runs of ``raptor.dynamics`` side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from raptor.errors import ConfigError
+from raptor.reporting.page import write_study_page
+from raptor.runs.study import Run, Study
+from raptor.utils.files import write_text
+
+CAPTION = (
+    "Verdict on the teacher: mean ± half width of the 95 % Student interval over images, the finding shows where it "
+    "lies above 0; in brackets the untrained network of the same shape. One network each, so the intervals do not "
+    "speak for other seeds."
+)
+
+
+def write_dynamics_study(study: Study, output: Path, title: str) -> str:
+    """Write the findings of all runs as table, CSV and page; returns the table as Markdown.
+
+    Parameters
+    ----------
+    study
+        Its runs of ``raptor.dynamics`` are gathered.
+    output
+        Folder to write to; made if missing.
+    title
+        Heading of the page.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such run.
+    """
+    runs = study.of_task("dynamics")
+    if not runs:
+        raise ConfigError(f"study={study.root.name} has no finished run of python -m raptor.dynamics")
+    output.mkdir(parents=True, exist_ok=True)
+    table = findings_of(runs)
+    markdown = table.to_markdown(index=False)
+    sources = "; ".join(
+        f"{run['name']}: {s['teacher']}, {s['images']} images of {s['data']} ({s['split']})"
+        for run in runs
+        for s in [run["source"]]
+    )
+    pages = ", ".join(f"{run['name']}/report.html" for run in runs)
+    caption = f"{CAPTION} {sources}. Figures of each: {pages}."
+    write_text(output / "findings.md", f"{markdown}\n\n{caption}\n")
+    write_text(output / "findings.csv", values_of(runs).to_csv(index=False))
+    write_study_page(study, output, title, [("Findings", markdown, caption)], [])
+    return f"{markdown}\n\n{caption}"
+
+
+def findings_of(runs: list[Run]) -> pd.DataFrame:
+    """A row for each finding, a column for each run."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for run in runs:
+        for finding in run["findings"]:
+            first = {key: finding[key] for key in ("finding", "tokens", "statistic")}
+            rows.setdefault((finding["finding"], finding["tokens"]), first)[run["name"]] = _cell(finding)
+    return pd.DataFrame(rows.values()).fillna("-")
+
+
+def values_of(runs: list[Run]) -> pd.DataFrame:
+    """The numbers behind: a row for each run, finding and network."""
+    return pd.DataFrame(
+        [
+            {"run": run["name"], **{key: finding[key] for key in ("finding", "tokens", "statistic", "verdict")}}
+            | {"network": network, **value}
+            for run in runs
+            for finding in run["findings"]
+            for network, value in finding["values"].items()
+        ]
+    )
+
+
+def _cell(finding: dict[str, Any]) -> str:
+    values, digits = finding["values"], finding["digits"]
+
+    def show(value: dict[str, float | None]) -> str:
+        if value["mean"] is None or value["ci95"] is None:
+            return "too few images"
+        return f"{value['mean']:.{digits}f} ± {value['ci95']:.{digits}f}"
+
+    control = f" ({show(values['untrained'])})" if "untrained" in values else ""
+    return f"{finding['verdict']}: {show(next(iter(values.values())))}{control}"

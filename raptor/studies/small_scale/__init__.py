@@ -1,0 +1,1 @@
+"""The small-scale study: surrogates of one teacher under many partitions."""

@@ -1,0 +1,193 @@
+"""The statistics of the small-scale study, from the rows of :mod:`raptor.studies.small_scale.rows`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from raptor.reporting.statistics import Spread
+from raptor.studies.small_scale.bootstrap import Paired, correlate
+from raptor.studies.small_scale.rows import BASELINES, MEASURES, SCORES
+
+PER_TEACHER = ["teacher", "training", "stage", "drop_path"]
+WITHIN = "within trained teachers, all partitions"
+CONTIGUOUS = "within trained teachers, contiguous ones"
+
+
+def scores_of(fits: pd.DataFrame) -> list[str]:
+    """Those of :data:`SCORES` that some surrogate has: a teacher may have no class token, or data no labels of its."""
+    return [score for score in SCORES if fits[score].notna().any()]
+
+
+def subsets(fits: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What correlations are taken over, by name: the first two differ in the teachers, the others in the partitions.
+
+    Shuffled partitions have little contrast and cut little; without them it is contiguous ones that are compared.
+    """
+    trained, best = fits["stage"] == "trained", fits["kind"] == "maxcut"
+    return {
+        "trained teachers, max-cut": fits[trained & best],
+        "trained, checkpoints and untrained, max-cut": fits[best],
+        WITHIN: fits[trained],
+        CONTIGUOUS: fits[trained & (fits["kind"] != "shuffled")],
+    }
+
+
+def centred(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The frame with each teacher's own mean taken from columns: what is left differs within teachers only."""
+    values = frame[list(columns)].astype(float)
+    rest = values - values.groupby(frame["teacher"]).transform("mean")
+    return frame.assign(**rest.round(12))  # rounding alone is no difference
+
+
+def correlations(fits: pd.DataFrame) -> pd.DataFrame:
+    """Correlation of each phase measure with each score, for each subset and k: see :func:`correlate`."""
+    rows, scores = [], scores_of(fits)
+    for name, subset in subsets(fits).items():
+        within = name in (WITHIN, CONTIGUOUS)
+        measures = [m for m in MEASURES if not within or m != "adjacent"]  # which is the same for all partitions
+        for k, own in subset[subset["k"] > 1].groupby("k"):
+            if within:
+                own = centred(own, [*measures, *scores])
+            for measure in measures:
+                for score in scores:
+                    found = correlate(own[measure], own[score], own["training"].tolist())
+                    rows.append({"over": name, "k": k, "measure": measure, "score": score, **asdict(found)})
+    return pd.DataFrame(rows)
+
+
+def paired(fits: pd.DataFrame) -> pd.DataFrame:
+    """Max-cut less the mean over draws of each other kind, within each teacher.
+
+    Returns
+    -------
+    DataFrame
+        One row for each stage, k, kind and score: ``mean``, ``ci95``, ``p``, ``above``, ``n`` trainings.
+        Checkpoints of one training are averaged, as they are not independent.
+    """
+    differences = paired_differences(fits)
+    rows = []
+    for (stage, k, against, score), own in differences.groupby(["stage", "k", "against", "score"], sort=False):
+        by_training = own.groupby("training")["difference"].mean()
+        rows.append({"stage": stage, "k": k, "against": against, "score": score, **_paired(by_training)})
+    return pd.DataFrame(rows)
+
+
+def paired_differences(fits: pd.DataFrame) -> pd.DataFrame:
+    """One row for each teacher, k, other kind and score: ``difference``, max-cut less the other kind."""
+    rows = []
+    for keys, own in fits.groupby([*PER_TEACHER, "k"], sort=False, dropna=False):
+        means = own.groupby("kind")[scores_of(fits)].mean()
+        for against in means.index.drop("maxcut", errors="ignore") if "maxcut" in means.index else []:
+            for score, difference in (means.loc["maxcut"] - means.loc[against]).items():
+                about = dict(zip((*PER_TEACHER, "k"), keys, strict=True))
+                rows.append(about | {"against": against, "score": score, "difference": difference})
+    return pd.DataFrame(rows, columns=[*PER_TEACHER, "k", "against", "score", "difference"])
+
+
+def _paired(differences: pd.Series) -> dict[str, Any]:
+    found = Paired.of(differences.tolist())
+    return {
+        "mean": found.spread.mean,
+        "ci95": found.spread.ci95,
+        "p": found.p,
+        "above": found.above,
+        "n": found.spread.n,
+    }
+
+
+def spreads(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
+    """Mean, standard deviation, half width of Student's 95 % interval and n of columns, by group."""
+    rows = []
+    for keys, own in frame.groupby(list(by), sort=True, dropna=False):
+        found = {name: Spread.of(own[name].dropna().astype(float).tolist()) for name in values}
+        parts = {
+            f"{name}_{part}": getattr(s, part) for name, s in found.items() for part in ("mean", "std", "ci95", "n")
+        }
+        rows.append(dict(zip(by, keys, strict=True)) | parts)
+    return pd.DataFrame(rows)
+
+
+def along(fits: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Teachers and their max-cut surrogates by rate of stochastic depth, step, or both.
+
+    Returns
+    -------
+    DataFrame
+        One row for each value and k: spreads over seeds of ``teacher_top1``, measures, scores and their baselines.
+    """
+    best = fits[fits["kind"] == "maxcut"]
+    values = ["teacher_top1", *MEASURES, *SCORES, "r2_registers", *BASELINES]
+    return spreads(best, [*by, "k"], [value for value in values if best[value].notna().any()])
+
+
+def of_training(fits: pd.DataFrame) -> pd.DataFrame:
+    """For each drop rate that has checkpoints: they, what they became, and the untrained teachers as its step 0."""
+    rates = sorted(fits.loc[fits["stage"] == "checkpoint", "drop_path"].unique())
+    untrained = fits["stage"] == "untrained"
+    parts = [fits[untrained | (fits["drop_path"] == rate)].assign(drop_path=rate) for rate in rates]
+    return pd.concat(parts) if parts else fits[untrained]
+
+
+def swap_effects(swaps: pd.DataFrame) -> pd.DataFrame:
+    """What swaps within and across phases keep, by their size, over teachers; draws of one teacher are averaged first.
+
+    Returns
+    -------
+    DataFrame
+        One row for each stage, size and score (``kept``, ``agreement``): ``intra``, ``inter`` with ``_ci95``, and the
+        paired difference intra less inter as in :func:`paired`.
+    """
+    rows = []
+    for (stage, size), own in swaps.groupby(["stage", "size"], sort=True) if len(swaps) else []:
+        for score in ("kept", "agreement"):
+            means = own.dropna(subset=[score]).groupby(["teacher", "side"])[score].mean().unstack()
+            if {"intra", "inter"} - set(means.columns):
+                continue
+            sides = {side: Spread.of(means[side].dropna().tolist()) for side in ("intra", "inter")}
+            values = {f"{side}{end}": v for side, s in sides.items() for end, v in (("", s.mean), ("_ci95", s.ci95))}
+            difference = _paired(means["intra"] - means["inter"])
+            rows.append({"stage": stage, "size": size, "score": score, **values, **difference})
+    return pd.DataFrame(rows)
+
+
+def swaps_at_equal_gap(swaps: pd.DataFrame) -> pd.DataFrame:
+    """Intra less inter for swaps of one layer whose two layers lie equally far apart in depth.
+
+    Layers of one phase are also near each other in depth; this holds that constant. Within each teacher, the means at
+    each gap that occurs on both sides are subtracted, and averaged over gaps.
+
+    Returns
+    -------
+    DataFrame
+        One row for each stage and score: the paired difference, and ``gaps``, the mean number of gaps compared.
+    """
+    rows = []
+    single = swaps[swaps["size"] == 1] if len(swaps) else swaps
+    for stage, own in single.groupby("stage", sort=True) if len(single) else []:
+        for score in ("kept", "agreement"):
+            means = own.dropna(subset=[score]).groupby(["teacher", "gap", "side"])[score].mean().unstack()
+            if {"intra", "inter"} - set(means.columns):
+                continue
+            by_gap = (means["intra"] - means["inter"]).dropna()
+            found = by_gap.groupby("teacher").mean()
+            gaps = float(by_gap.groupby("teacher").size().mean()) if len(by_gap) else np.nan
+            rows.append({"stage": stage, "score": score, "gaps": gaps, **_paired(found)})
+    return pd.DataFrame(rows)
+
+
+def swap_trends(swaps: pd.DataFrame) -> pd.DataFrame:
+    """Correlation, within teachers, of what a swap keeps with the distance and the depth between the layers."""
+    rows = []
+    for (stage, size), own in swaps.groupby(["stage", "size"], sort=True) if len(swaps) else []:
+        measures, scores = ("distance", "gap"), ("kept", "agreement")
+        own = centred(own, [*measures, *scores])
+        for measure in measures:
+            for score in scores:
+                found = correlate(own[measure], own[score], own["training"].tolist())
+                rows.append({"stage": stage, "size": size, "measure": measure, "score": score, **asdict(found)})
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""Distillation: blocks and surrogates that follow a teacher."""

@@ -1,0 +1,1 @@
+"""Probes: heads on frozen features."""

@@ -1,0 +1,155 @@
+"""A class for every pixel from frozen patch tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+
+from raptor.data.ade20k import IGNORED
+from raptor.data.module import ImageData
+from raptor.errors import ConfigError
+from raptor.models.backbone import Backbone
+from raptor.models.heads import LinearProbe
+from raptor.tasks.probes.base import Probe
+from raptor.tasks.probes.dense_losses import bilinear_at, check_loss_stride, lattice, pixel_cross_entropy, row_losses
+from raptor.tasks.probes.features import Features
+
+
+class SegmentationProbing(Probe):
+    """Linear layers on patch tokens, logits upsampled to the labels: the paper's probe on ADE20K.
+
+    mIoU is pooled over all pixels of the set; labels 255 count for nothing, classes that occur neither in
+    labels nor in answers are left out of the mean.
+
+    Parameters
+    ----------
+    backbone, data, source
+        As in :class:`~raptor.tasks.probes.base.Probe`.
+    stride
+        Step between windows as a share of the window, for pictures larger than the model's input
+        (``data.evaluation=sliding``).
+    loss_stride
+        The loss counts every ``loss_stride``-th row and column of the labels, others at each step in turn; 1, as
+        in the paper, counts all.
+    **kwargs
+        As in :class:`~raptor.tasks.probes.base.Probe`.
+    """
+
+    target, score = "labels", "miou"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        data: ImageData,
+        source: dict[str, Any],
+        stride: float = 2 / 3,
+        loss_stride: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        if not 0 < stride <= 1:
+            raise ConfigError(f"task.stride={stride} is a share of the window: above 0, at most 1")
+        self.width, self.num_classes, self.stride = backbone.width, data.num_classes, stride
+        self.loss_stride = check_loss_stride(loss_stride, backbone)
+        super().__init__(backbone=backbone, data=data, source=source, **kwargs)
+        self.sliding = getattr(data, "evaluation", None) == "sliding"
+        self.cache = self.cache and not self.sliding
+
+    def make_head(self) -> LinearProbe:
+        """One linear layer for all patches."""
+        return LinearProbe(self.width, self.num_classes)
+
+    def make_scores(self) -> nn.Module:
+        """MIoU and the share of pixels that are right."""
+        options: dict[str, Any] = {"num_classes": self.num_classes, "ignore_index": IGNORED, "validate_args": False}
+        return MetricCollection(
+            {
+                "miou": MulticlassJaccardIndex(average="macro", **options),
+                "pixel_accuracy": MulticlassAccuracy(average="micro", **options),
+            },
+            compute_groups=False,
+        )
+
+    def select(self, tokens_BND: Tensor) -> Tensor:
+        """Patch tokens ``(B, P, D)``."""
+        return self.backbone.layout.select(tokens_BND, "patches")
+
+    def upsampled(self, raw_BPC: Tensor, size: Sequence[int]) -> Tensor:
+        """Logits of patches as a map ``(B, C, H, W)``."""
+        grid = raw_BPC.float().transpose(1, 2).unflatten(2, self.backbone.grid)
+        return F.interpolate(grid, size=tuple(size), mode="bilinear", align_corners=False)
+
+    def losses(self, raw: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy over labelled pixels; 0 if there is none."""
+        size = (targets.shape[-2], targets.shape[-1])
+        at = lattice(size, self.loss_stride, self.global_step)
+        labels = _labels(targets)[(..., *at)]
+
+        def sums(raw_NPC: Tensor, numbers: Tensor) -> Tensor:
+            logits = bilinear_at(raw_NPC.unflatten(1, self.backbone.grid), size, at)
+            return pixel_cross_entropy(logits.log_softmax(-1), labels[numbers % len(labels)], IGNORED).sum((1, 2))
+
+        of_maps = row_losses(sums, raw.flatten(0, 1), self.num_classes * labels.shape[1:].numel())
+        return of_maps.view(raw.shape[:2]).sum(1) / (labels != IGNORED).sum().clamp(min=1)
+
+    def answer(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
+        """Logits at the size of the labels."""
+        return self.upsampled(raw, targets.shape[-2:])
+
+    def mirrored(self, answer: Tensor) -> Tensor:
+        """The map, mirrored."""
+        return answer.flip(-1)
+
+    def answers(self, images: Tensor | Features, heads: Sequence[LinearProbe], targets: Tensor) -> list[Tensor]:
+        """Logits at the size of the labels, by windows where the pictures are larger than the input."""
+        window = self.backbone.input_shape[1:]
+        if isinstance(images, Features) or not self.sliding:
+            return super().answers(images, heads, targets)
+        totals = [images.new_zeros(len(images), self.num_classes, *images.shape[-2:]) for _ in heads]
+        count = images.new_zeros(images.shape[-2:])
+        for top, left in windows(images.shape[-2:], window, self.stride):
+            area = (..., slice(top, top + window[0]), slice(left, left + window[1]))
+            count[area] += 1
+            for total, raw in zip(totals, self.raw(heads, self.extract(images[area])), strict=True):
+                total[area] += self.upsampled(raw, window)
+        sized = tuple(targets.shape[-2:])
+        return [F.interpolate(total / count, size=sized, mode="bilinear", align_corners=False) for total in totals]
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add a batch to the scores."""
+        images, targets = batch
+        super().validation_step((images, _labels(targets)), batch_idx, dataloader_idx)
+
+
+def _labels(targets: Tensor) -> Tensor:
+    """Labels ``(B, H, W)``, with or without a channel, as classes are counted."""
+    return targets.long().flatten(0, -3)
+
+
+def windows(size: Sequence[int], window: Sequence[int], stride: float) -> list[tuple[int, int]]:
+    """Top left corners of windows that cover an image, the last ones flush with its edges.
+
+    Parameters
+    ----------
+    size, window
+        Height and width in pixels.
+    stride
+        Step as a share of the window.
+
+    Raises
+    ------
+    ConfigError
+        If the image is smaller than a window.
+    """
+    if any(full < part for full, part in zip(size, window, strict=True)):
+        raise ConfigError(f"a picture of {tuple(size)} is smaller than the model's input {tuple(window)}")
+    corners = []
+    for full, part in zip(size, window, strict=True):
+        steps = -(-(full - part) // max(1, round(stride * part)))
+        corners.append(torch.linspace(0, full - part, steps + 1).round().int().tolist() if steps else [0])
+    return [(top, left) for top in corners[0] for left in corners[1]]

@@ -1,0 +1,1 @@
+"""Training: Lightning's trainer, callbacks, schedules and loggers."""

@@ -1,0 +1,1 @@
+"""Files, seeds, signals, processes: what everything else builds on."""

@@ -1,0 +1,89 @@
+"""Writing files so that a reader never meets half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent.parent
+# in an installed wheel the configs lie inside the package, in a checkout beside it
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+ASSETS = PACKAGE / "assets"
+PACKAGED = "package:"
+
+
+def resolve(name: str | Path) -> Path:
+    """Path of a file or folder; ``package:NAME`` is the one of that name that ships with the package."""
+    text = str(name)
+    return ASSETS / text[len(PACKAGED) :] if text.startswith(PACKAGED) else Path(text)
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a file beside ``path``, flush it to disk, then rename it into place.
+
+    Parameters
+    ----------
+    path
+        Where the finished file is to stand.
+    write
+        Called with the path of the file to fill.
+    """
+    aside = path.with_name(f".{path.name}.aside")
+    try:
+        write(aside)
+        sync(aside)
+        mask = os.umask(0)
+        os.umask(mask)
+        aside.chmod(0o666 & ~mask)  # safetensors makes its files unreadable to others
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file, None if there is no whole one."""
+    try:
+        values = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file at once."""
+    write_aside(path, lambda aside: aside.write_text(text))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON at once; NaN and infinities become null, as JSON has no such numbers."""
+    write_text(path, json.dumps(_plain(values), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {str(key): _plain(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+
+from raptor.errors import ConfigError
+from raptor.models.tokens import TokenLayout
+from raptor.tasks.distillation.losses import TokenMSE, VarianceScaledMSE, WeightedTokenMSE
+
+LAYOUT = TokenLayout(1, 2, 4)
+
+
+@pytest.mark.parametrize("lead", [(3,), (2, 3)])
+def test_weighted_loss_is_the_sum_over_types(lead: tuple[int, ...]) -> None:
+    pred, target = torch.randn(*lead, 7, 5), torch.randn(*lead, 7, 5)
+    error = ((pred - target) ** 2).numpy()
+    expected = 0.45 * error[..., :1, :].mean() + 0.1 * error[..., 1:3, :].mean() + 0.45 * error[..., 3:, :].mean()
+    assert WeightedTokenMSE(0.45, 0.1, 0.45)(pred, target, LAYOUT).item() == pytest.approx(float(expected), rel=1e-5)
+    assert TokenMSE()(pred, target, LAYOUT).item() == pytest.approx(float(np.mean(error)), rel=1e-5)
+
+
+def test_loss_is_float32_whatever_comes_in() -> None:
+    pred, target = torch.randn(2, 7, 5).bfloat16(), torch.randn(2, 7, 5)
+    for loss in (TokenMSE(), WeightedTokenMSE(0.3, 0.3, 0.4)):
+        assert loss(pred, target, LAYOUT).dtype == torch.float32
+
+
+def test_a_type_without_weight_does_not_count_and_may_be_absent() -> None:
+    loss = WeightedTokenMSE(0.5, 0.0, 0.5)
+    pred, target = torch.randn(3, 7, 5), torch.randn(3, 7, 5)
+    moved = pred.clone()
+    moved[:, 1:3] += 7
+    assert loss(pred, target, LAYOUT) == loss(moved, target, LAYOUT)
+    loss.check(TokenLayout(1, 0, 4), "task.loss")
+    with pytest.raises(ConfigError, match=r"task\.loss\.registers=0\.1 .*set it to 0.*cls, patches"):
+        WeightedTokenMSE(0.45, 0.1, 0.45).check(TokenLayout(1, 0, 4), "task.loss")
+    with pytest.raises(ConfigError, match="must not be negative"):
+        WeightedTokenMSE(-1, 0, 1)
+
+
+def test_variance_scaled_loss_is_the_weighted_sum_of_one_minus_r2() -> None:
+    scales = torch.tensor([1.0, 9.0, 9.0, 0.1, 0.1, 0.1, 0.1])[:, None]
+    target = scales * torch.randn(3, 7, 5) + 2
+    pred = target + 0.3 * scales * torch.randn(3, 7, 5)
+    expected = 0.0
+    for weight, tokens in ((0.5, slice(0, 1)), (0.2, slice(1, 3)), (0.3, slice(3, 7))):
+        x, y = target[:, tokens].double().numpy(), pred[:, tokens].double().numpy()
+        expected += weight * float(((x - y) ** 2).sum() / ((x - x.mean()) ** 2).sum())
+    loss = VarianceScaledMSE(0.5, 0.2, 0.3)
+    assert loss(pred, target, LAYOUT).item() == pytest.approx(expected, rel=1e-4)
+    bigger = loss(100 * pred, 100 * target, LAYOUT).item()
+    assert bigger == pytest.approx(expected, rel=1e-4)  # layers of any size count alike
+    assert torch.isfinite(loss(pred, torch.ones_like(target), LAYOUT))  # a teacher without any variance

@@ -1,0 +1,88 @@
+"""On a GPU: the step compiled under bf16 autocast follows float32 and never waits; dynamics are those of the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.measure import Options
+from benchmarks.step import Step, activations, new_blocks, random_teacher
+from raptor.data.digits import Digits
+from raptor.models.load import load
+from raptor.models.teacher import freeze
+from raptor.partition.phases import phases_of
+from raptor.studies.dynamics.batches import ImageBatches
+from raptor.studies.dynamics.measure import Dynamics, Pass
+from raptor.studies.dynamics.options import DynamicsOptions, Jacobian, Perturbation
+from raptor.tasks.distillation.losses import VarianceScaledMSE, WeightedTokenMSE
+from raptor.training.execution import execute
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+STEPS = 50
+
+
+def steps(bf16: bool) -> tuple[Step, list[torch.Tensor]]:
+    teacher = random_teacher(Options(torch.device("cuda"), quick=True))
+    step = Step(teacher, new_blocks(teacher, phases_of([7, 10], 12)), bf16=bf16)
+    assert step.compiled is bf16
+    return step, activations(teacher, 8)
+
+
+def test_losses_agree_with_float32() -> None:
+    (fp32, acts), (bf16, _) = steps(False), steps(True)
+    for _ in range(STEPS):
+        assert float(bf16(acts)) == pytest.approx(float(fp32(acts)), rel=0.05)  # at width 48; 1 % at 768
+
+
+@pytest.mark.parametrize("forcing", [0.0, 0.5])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("loss", [WeightedTokenMSE, VarianceScaledMSE])
+def test_a_step_does_not_wait_for_the_device(forcing: float, recompute: bool, loss: type[WeightedTokenMSE]) -> None:
+    step, acts = steps(True)
+    step.task.weight, step.task.loss = forcing, loss(0.45, 0.1, 0.45)
+    execute(step.task, recompute=recompute)
+    step(acts)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            step(acts)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_dynamics_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as raptor.dynamics does
+    options = DynamicsOptions(
+        shown=3, perturbation=Perturbation(images=2, sizes=(0.1,)), jacobian=Jacobian(images=1, values=2)
+    )
+    found = []
+    for device in ("cpu", "cuda"):
+        teacher = freeze(load("package:digits_vit")).to(device)
+        data = Digits()
+        data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
+        images = ImageBatches(data, "val", 24, 8, torch.device(device))
+        found.append(Dynamics(teacher, images, options).measure(device, [5]))
+    on_cpu, on_gpu = found
+    assert on_cpu.keys() == on_gpu.keys()
+    for key, values in on_cpu.items():
+        if key.startswith(("curves/", "kicks/", "other_end/", "distance")):
+            assert on_gpu[key] == pytest.approx(values, rel=1e-3, abs=1e-5), key  # the network itself is float32
+        elif key.startswith("jacobian/"):
+            assert np.sort(np.abs(on_gpu[key])) == pytest.approx(np.sort(np.abs(values)), rel=2e-3, abs=1e-6), key
+
+
+def test_measures_are_those_of_the_cpu_to_a_millionth() -> None:
+    teacher = freeze(load("package:digits_vit"))
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.randn(12, teacher.layout.num_tokens, teacher.width, generator=generator) for _ in range(13)]
+    found = []
+    for device in ("cpu", "cuda"):
+        sums = Pass(teacher, 12, 3, DynamicsOptions(shown=3))
+        sums.update(range(12), [x.to(device).double() for x in layers], torch.arange(12) % 3)
+        found.append(sums.arrays() | sums.operators([4, 8]))
+    for key, values in found[0].items():
+        assert np.sort(np.abs(found[1][key]).ravel()) == pytest.approx(np.sort(np.abs(values).ravel()), rel=1e-6), key
