@@ -37,15 +37,16 @@ test: .venv/ready ## Run all tests
 bench: .venv/ready ## Measure speed and memory against their baselines, half an hour; writes benchmarks.json
 	$(BIN)/python -m benchmarks
 
-lint: .venv/ready-dev ## Check style and types
+lint: .venv/ready-dev ## Check style, types and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 assets: .venv/ready ## Rebuild what ships from runs: the digits ViT, pictures and tables of README and docs
 	$(BIN)/python scripts/make_assets.py
 
 clean: ## Remove the environment and caches, keep runs
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
 
 .PHONY: help env demo mini test bench lint assets clean
