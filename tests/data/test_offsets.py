@@ -25,7 +25,7 @@ from raptor.data.dense import DenseData
 from raptor.data.image_folder import PictureFolders
 from raptor.data.nyuv2 import NYUv2, padding
 from raptor.data.transforms import Map, crop_and_flip
-from raptor.files import CONFIGS
+from raptor.utils.files import CONFIGS
 
 HALF = (0.5, 0.5, 0.5)
 H, W, GAIN = 47, 61, 4
