@@ -14,11 +14,11 @@ from raptor.models.block import BlockConfig
 from raptor.models.pretrained import build_teacher
 from raptor.models.teacher import Teacher
 from raptor.models.tied import TiedSet
+from raptor.studies.small_scale import build
 from raptor.studies.small_scale.partitions import KINDS, partitions
 from raptor.studies.small_scale.swap_metric import SwapScores, reordered
 from raptor.studies.small_scale.swaps import Swap
 from raptor.studies.small_scale.task import Partitions
-from raptor.tasks import build
 from raptor.tasks.distillation.losses import TokenMSE
 from raptor.tasks.distillation.phases import SurrogateOptions
 from tests.tasks.distillation.test_task import fit
