@@ -72,10 +72,18 @@ def test_cells_by_hand(root: Path) -> None:
     assert math.isnan(cells.loc["base", "rooms"]["mean"])
 
 
-def test_the_other_selection_and_missing_rules(root: Path) -> None:
+def test_the_other_selection(root: Path) -> None:
     other = CrossTable(Study(root), **{**NODE, "selection": "held_out"})
     assert other.values("k2", "pets") == pytest.approx([70, 72, 74])
-    assert "held_out: best epoch on a held-out tenth" in other.caption
+    assert "selection held_out: tenth." in other.caption  # in the words of result.json
+
+
+def test_results_without_the_words_of_a_rule_show_its_name(root: Path) -> None:
+    for path in root.glob("*/result.json"):
+        result = json.loads(path.read_text())
+        del result["selection"]["rules"]
+        path.write_text(json.dumps(result))
+    assert "selection official." in CrossTable(Study(root), **NODE).caption
 
 
 def test_surrogates_that_are_rows_themselves_are_not_thrown_together(tmp_path: Path) -> None:
@@ -138,7 +146,8 @@ def test_the_latex_compiles(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"selection": "heldout"}, r"table\.selection='heldout' is unknown"),
+        ({"selection": "heldout"}, r"table\.selection='heldout' is unknown: choose among official, held_out"),
+        ({"selection": "last"}, r"table\.selection='last' is unknown"),  # no run was selected by it
         ({"reference": "k9"}, r"table\.reference=k9 is no row"),
         ({"rows": {"k2": {"titel": "x"}}}, r"unknown key 'table\.rows\.k2\.titel'"),
         ({"columns": {"pets": {"metrics": "x"}}}, r"unknown key 'table\.columns\.pets\.metrics'"),
