@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from raptor.errors import ConfigError, from_node
-from raptor.reporting.statistics import Spread
+from raptor.reporting.statistics import MeanCI
 from raptor.runs.study import Run, Study
 
 MISSING = "missing"
@@ -138,8 +138,8 @@ class CrossTable:
         return found
 
     def _cell(self, row: str, column: str) -> dict[str, Any]:
-        spread, published = Spread.of(self.values(row, column)), list(self.rows[row].published.get(column, []))
-        against = Spread.of(self.values(self.reference, column)).mean if self.reference else float("nan")
+        spread, published = MeanCI.of(self.values(row, column)), list(self.rows[row].published.get(column, []))
+        against = MeanCI.of(self.values(self.reference, column)).mean if self.reference else float("nan")
         return {
             "row": row,
             "backbone": self.rows[row].title,
@@ -158,7 +158,7 @@ class CrossTable:
         }
 
     def _show(self, cell: pd.Series) -> str:
-        spread = Spread(cell["mean"], cell["std"], cell["n"], cell["ci95"])
+        spread = MeanCI(cell["mean"], cell["std"], cell["n"], cell["ci95"])
         if not spread.n:
             return MISSING
         missing = cell["expected"] - spread.n

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanCI:
     """A quantity over seeds.
 
     Attributes
@@ -32,8 +32,8 @@ class Spread:
     ci95: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Spread of values, of which there may be none."""
+    def of(cls, values: Sequence[float]) -> MeanCI:
+        """MeanCI of values, of which there may be none."""
         n = len(values)
         mean = float(np.mean(values)) if n else nan
         std = float(np.std(values, ddof=1)) if n > 1 else nan

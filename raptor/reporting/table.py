@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from raptor.reporting.statistics import Spread
+from raptor.reporting.statistics import MeanCI
 from raptor.runs.study import Run, Study, metric
 
 NUMBERS = {
@@ -50,7 +50,7 @@ def rows(study: Study) -> pd.DataFrame:
         :data:`NUMBERS` its ``_mean``, ``_std``, ``_ci95`` and ``_n``.
     """
     probes, surrogates = study.probes(), study.surrogates()
-    teacher_probe = Spread.of(metric(probes.get("teacher", []), "val/top1"))
+    teacher_probe = MeanCI.of(metric(probes.get("teacher", []), "val/top1"))
     found = []
     if "untrained" in probes:
         found.append(_row("untrained", probes["untrained"], [], teacher_probe))
@@ -61,13 +61,13 @@ def rows(study: Study) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _row(label: str, probes: Sequence[Run], models: Sequence[Run], teacher_probe: Spread) -> dict[str, Any]:
+def _row(label: str, probes: Sequence[Run], models: Sequence[Run], teacher_probe: MeanCI) -> dict[str, Any]:
     accuracies = metric(list(probes), "val/top1")
     spreads = {
-        "probe": Spread.of(accuracies),
-        "relative": Spread.of([a / teacher_probe.mean for a in accuracies] if teacher_probe.n else []),
-        "head": Spread.of(metric(list(models), "val/top1")),
-        **{name: Spread.of(metric(list(models), f"val/{name}")) for name in ("r2_cls", "r2_registers", "r2_patches")},
+        "probe": MeanCI.of(accuracies),
+        "relative": MeanCI.of([a / teacher_probe.mean for a in accuracies] if teacher_probe.n else []),
+        "head": MeanCI.of(metric(list(models), "val/top1")),
+        **{name: MeanCI.of(metric(list(models), f"val/{name}")) for name in ("r2_cls", "r2_registers", "r2_patches")},
     }
     model = models[0]["model"] if models else {}
     share = model["block_parameters"] / model["teacher_block_parameters"] if "block_parameters" in model else None
@@ -88,7 +88,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     shown["block parameters"] = [f"{100 * share:.0f} %" if share == share else "—" for share in _floats(table)]
     for name, title in NUMBERS.items():
         spreads = [
-            Spread(*(row[f"{name}_{part}"] for part in ("mean", "std", "n", "ci95"))) for _, row in table.iterrows()
+            MeanCI(*(row[f"{name}_{part}"] for part in ("mean", "std", "n", "ci95"))) for _, row in table.iterrows()
         ]
         percent = not name.startswith("r2")
         shown[title + (" (%)" if percent else "")] = [

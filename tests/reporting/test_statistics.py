@@ -1,10 +1,10 @@
 import math
 
-from raptor.reporting.statistics import Spread
+from raptor.reporting.statistics import MeanCI
 
 
 def test_mean_std_and_interval_by_hand() -> None:
-    spread = Spread.of([1.0, 2.0, 4.0])
+    spread = MeanCI.of([1.0, 2.0, 4.0])
     assert math.isclose(spread.mean, 7 / 3)
     assert math.isclose(spread.std, math.sqrt(7 / 3))
     # Student's t for 2 degrees of freedom at 0.975 is 4.302653
@@ -12,6 +12,6 @@ def test_mean_std_and_interval_by_hand() -> None:
 
 
 def test_shown_as_the_paper_does() -> None:
-    assert Spread.of([0.832, 0.834, 0.830]).show(scale=100) == "83.2 ± 0.2"
-    assert Spread.of([0.8449]).show(scale=100) == "84.5"
-    assert Spread.of([]).show() == "—"
+    assert MeanCI.of([0.832, 0.834, 0.830]).show(scale=100) == "83.2 ± 0.2"
+    assert MeanCI.of([0.8449]).show(scale=100) == "84.5"
+    assert MeanCI.of([]).show() == "—"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from raptor.analysis.jumps import rivals, speed_jump
 from raptor.partition.maxcut import exact
-from raptor.reporting.statistics import Spread
+from raptor.reporting.statistics import MeanCI
 
 Arrays = Mapping[str, NDArray[Any]]
 Values = NDArray[np.float64] | None
@@ -248,7 +248,7 @@ def judge_findings(networks: Mapping[str, Arrays], given: bool = False) -> list[
                 values[name] = found
         if not values:
             continue
-        spreads = {name: Spread.of(v.tolist()) for name, v in values.items()}
+        spreads = {name: MeanCI.of(v.tolist()) for name, v in values.items()}
         name = next(iter(networks))
         first, control = values.get(name), values.get("untrained")
         as_good = finding.rivals(networks[name]) if finding.rivals and first is not None else (0, 0)
@@ -278,5 +278,5 @@ def _verdict(first: NDArray[np.float64], control: Values, as_good: tuple[int, in
 
 
 def _low(values: NDArray[np.float64]) -> float:
-    spread = Spread.of(values.tolist())
+    spread = MeanCI.of(values.tolist())
     return spread.mean - spread.ci95

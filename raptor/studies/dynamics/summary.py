@@ -12,13 +12,13 @@ from scipy.stats import binomtest
 
 from raptor.analysis.jumps import rivals, speed_jump
 from raptor.models.tokens import TOKEN_TYPES
-from raptor.reporting.statistics import Spread
+from raptor.reporting.statistics import MeanCI
 from raptor.studies.dynamics.findings import UNKICKED, Arrays, with_own_cut
 
 
 def mean_and_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean over the first axis and half width of its 95 % Student interval, for ``(n, m)``."""
-    spreads = [Spread.of(column) for column in values.T]
+    spreads = [MeanCI.of(column) for column in values.T]
     return np.array([s.mean for s in spreads]), np.array([s.ci95 for s in spreads])
 
 
@@ -83,7 +83,7 @@ def jumps_table(networks: Mapping[str, Arrays], given: bool) -> pd.DataFrame:
             jump = None if speed is None else speed_jump(speed, boundaries)
             if speed is None or jump is None:
                 continue
-            spread, (larger, others) = Spread.of(np.degrees(jump).tolist()), rivals(speed, boundaries)
+            spread, (larger, others) = MeanCI.of(np.degrees(jump).tolist()), rivals(speed, boundaries)
             rows.append(
                 {"network": name, "tokens": kind, "boundaries": ", ".join(map(str, boundaries))}
                 | {"jump (degrees)": f"{spread.mean:.2f} ± {spread.ci95:.2f}"}
@@ -110,7 +110,7 @@ def rates(arrays: Arrays) -> list[dict[str, Any]]:
             continue
         _, way, layer, size, kind = key.split("/")
         carried = torch.from_numpy(kicked(arrays, key.replace("kicks/", "carried/")))
-        spread = Spread.of(contraction_rate(torch.from_numpy(kicked(arrays, key))).tolist())
+        spread = MeanCI.of(contraction_rate(torch.from_numpy(kicked(arrays, key))).tolist())
         rows.append(
             {"toward": way, "layer": int(layer), "size": float(size), "tokens": kind, "rate": spread.mean}
             | {"ci95": spread.ci95, "n": spread.n, "carried": float(contraction_rate(carried).mean())}

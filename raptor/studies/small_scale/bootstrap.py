@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from raptor.reporting.statistics import Spread
+from raptor.reporting.statistics import MeanCI
 
 RESAMPLES = 2000
 FEWEST = 6  # clusters of which a bootstrap says anything: with 3, a draw in nine is one of them repeated
@@ -132,7 +132,7 @@ class Paired:
         Pairs whose difference is above zero.
     """
 
-    spread: Spread
+    spread: MeanCI
     p: float
     above: int
 
@@ -145,4 +145,4 @@ class Paired:
             with warnings.catch_warnings():  # of ties, for which scipy falls back to the normal approximation
                 warnings.simplefilter("ignore")
                 p = float(stats.wilcoxon(d).pvalue)
-        return cls(Spread.of(d.tolist()), p, int((d > 0).sum()))
+        return cls(MeanCI.of(d.tolist()), p, int((d > 0).sum()))

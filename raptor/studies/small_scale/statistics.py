@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raptor.reporting.statistics import Spread
+from raptor.reporting.statistics import MeanCI
 from raptor.studies.small_scale.bootstrap import Paired, correlate
 from raptor.studies.small_scale.rows import BASELINES, MEASURES, SCORES
 
@@ -104,7 +104,7 @@ def spreads(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd
     """Mean, standard deviation, half width of Student's 95 % interval and n of columns, by group."""
     rows = []
     for keys, own in frame.groupby(list(by), sort=True, dropna=False):
-        found = {name: Spread.of(own[name].dropna().astype(float).tolist()) for name in values}
+        found = {name: MeanCI.of(own[name].dropna().astype(float).tolist()) for name in values}
         parts = {
             f"{name}_{part}": getattr(s, part) for name, s in found.items() for part in ("mean", "std", "ci95", "n")
         }
@@ -148,7 +148,7 @@ def swap_effects(swaps: pd.DataFrame) -> pd.DataFrame:
             means = own.dropna(subset=[score]).groupby(["teacher", "side"])[score].mean().unstack()
             if {"intra", "inter"} - set(means.columns):
                 continue
-            sides = {side: Spread.of(means[side].dropna().tolist()) for side in ("intra", "inter")}
+            sides = {side: MeanCI.of(means[side].dropna().tolist()) for side in ("intra", "inter")}
             values = {f"{side}{end}": v for side, s in sides.items() for end, v in (("", s.mean), ("_ci95", s.ci95))}
             difference = _paired(means["intra"] - means["inter"])
             rows.append({"stage": stage, "size": size, "score": score, **values, **difference})
