@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from benchmarks.measure import Options
@@ -16,7 +19,10 @@ from raptor.studies.dynamics.batches import ImageBatches
 from raptor.studies.dynamics.measure import Dynamics, Pass
 from raptor.studies.dynamics.options import DynamicsOptions, Jacobian, Perturbation
 from raptor.tasks.distillation.losses import VarianceScaledMSE, WeightedTokenMSE
+from raptor.tasks.probes.depth import DepthProbing
 from raptor.training.execution import execute
+from tests.tasks.probes.probing import Known, greys
+from tests.tasks.probes.test_dense_probes import plates
 
 pytestmark = [
     pytest.mark.gpu,
@@ -86,3 +92,30 @@ def test_measures_are_those_of_the_cpu_to_a_millionth() -> None:
         found.append(sums.arrays() | sums.operators([4, 8]))
     for key, values in found[0].items():
         assert np.sort(np.abs(found[1][key]).ravel()) == pytest.approx(np.sort(np.abs(values).ravel()), rel=1e-6), key
+
+
+def test_the_depth_protocol_trains_in_float16(tmp_path: Path) -> None:
+    """Gradient scaling on the GPU follows float32, with fused AdamW and nothing clipped."""
+    images, depth = plates()
+    found = []
+    for precision in ("32-true", "16-mixed"):
+        data = greys("depth", depth, images, 0)
+        data.steps = 30
+        backbone = Known(4, lambda grey: torch.stack([grey, grey.sin(), grey.cos(), 1 - grey], dim=-1))
+        options = {"optimizer": lambda p: torch.optim.AdamW(p, lr=0.1, fused=True), "schedule": None}
+        task = DepthProbing(backbone, data, {}, name="d", seed=0, bins=4, nearest=0.0, farthest=8.0, **options)
+        trainer = pl.Trainer(
+            max_steps=30,
+            max_epochs=-1,
+            accelerator="gpu",
+            devices=1,
+            precision=precision,  # type: ignore[arg-type]
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(task, datamodule=data)
+        found.append(torch.cat([p.detach().cpu().flatten() for p in task.heads.parameters()]))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0.05)

@@ -44,11 +44,7 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
         If Lightning refuses the settings, or they cannot work here.
     """
     settings: Any = OmegaConf.to_container(config.trainer, resolve=True)
-    if str(settings["precision"]).startswith("16"):
-        raise ConfigError(
-            f"trainer.precision={settings['precision']} scales gradients, which clipping here does not undo: "
-            "use bf16-mixed"
-        )
+    check_precision(settings)
     settings["max_steps"], data.steps = training_length(settings, len(data.train_images), data.batch_size)
     epochs = settings["check_val_every_n_epoch"]
     if epochs is not None:  # of the images: to Lightning, the whole training is one epoch
@@ -74,6 +70,28 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
+
+
+def check_precision(settings: dict[str, Any]) -> None:
+    """Refuse float16 where it cannot work: on a CPU, with clipping (which does not undo the scaling), or throughout.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key to change.
+    """
+    precision, accelerator, clip = (settings[key] for key in ("precision", "accelerator", "gradient_clip_val"))
+    if not str(precision).startswith("16"):
+        return
+    if str(precision) not in ("16", "16-mixed"):
+        raise ConfigError.of("trainer.precision", precision, "32-true, bf16-mixed or 16-mixed", "set it to bf16-mixed")
+    if accelerator not in ("gpu", "cuda"):
+        expected = f"float32 or bf16-mixed with trainer.accelerator={accelerator}: float16 needs a GPU"
+        raise ConfigError.of("trainer.precision", precision, expected, "set trainer.precision=32-true")
+    if clip:
+        expected = f"no scaling of gradients with trainer.gradient_clip_val={clip}: clipping does not undo it"
+        fix = "set trainer.precision=bf16-mixed, or trainer.gradient_clip_val=null"
+        raise ConfigError.of("trainer.precision", precision, expected, fix)
 
 
 def check_processes(trainer: pl.Trainer, task: Trainable, data: ImageData) -> None:

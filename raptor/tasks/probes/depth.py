@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsolutePercentageError, MeanMetric, MeanSquaredError, MetricCollection
 
 from raptor.data.module import ImageData
-from raptor.data.nyuv2 import SIZE, padding
+from raptor.data.nyuv2 import SIZE
+from raptor.data.nyuv2 import padding as offsets
 from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.heads import DepthProbe, LinearProbe
@@ -31,6 +32,7 @@ IGNORED = -100  # bin of pixels that have none
 SHIFT = 1e-3  # metres, so that logarithms stay finite
 VARIANCE = 0.85  # share of the squared mean that the scale-invariant loss takes off
 SCALE_INVARIANT = 10.0  # its weight beside the cross-entropy
+PADDINGS, UNKNOWN_BINS = ("cut", "stretch"), ("ignored", "farthest")
 
 
 class DepthProbing(Probe):
@@ -53,6 +55,12 @@ class DepthProbing(Probe):
     loss_stride
         The scale-invariant loss counts every ``loss_stride``-th row and column of the depth, others at each step in
         turn; 1, as in the paper, counts all.
+    padding
+        ``cut``: at validation, cut the padding of the picture off the prediction. ``stretch``: stretch the padded
+        prediction over the depth, as the published code does, which shifts it by up to the padding.
+    unknown_bin
+        Bin of pixels without a depth in the cross-entropy: ``ignored``, or ``farthest``, the last bin, as the published
+        code has it (its 255 is a valid bin of 256, while the loss ignores 256).
     **kwargs
         As in :class:`~raptor.tasks.probes.base.Probe`.
     """
@@ -69,13 +77,19 @@ class DepthProbing(Probe):
         farthest: float = 10.0,
         upsample: int = 4,
         loss_stride: int = 1,
+        padding: str = "cut",
+        unknown_bin: str = "ignored",
         **kwargs: Any,
     ) -> None:
+        for key, value, known in (("padding", padding, PADDINGS), ("unknown_bin", unknown_bin, UNKNOWN_BINS)):
+            if value not in known:
+                raise ConfigError.of(f"task.{key}", value, " or ".join(known), f"set task.{key}={known[0]}")
         if upsample < 1:
             raise ConfigError(f"task.upsample={upsample} is how many times finer than patches bins are: at least 1")
         self.loss_stride = check_loss_stride(loss_stride, backbone)
         self.num_features = backbone.layout.num_features(backbone.width)
         self.bins, self.nearest, self.farthest, self.upsample = bins, nearest, farthest, upsample
+        self.stretch, self.unknown_bin = padding == "stretch", IGNORED if unknown_bin == "ignored" else bins - 1
         if kwargs.get("flip") and (backbone.input_shape[2] - data.output_size[1]) % 2:
             raise ConfigError(
                 "task.flip=true needs the same padding left and right: choose an even teacher.options.img_size"
@@ -116,10 +130,12 @@ class DepthProbing(Probe):
         """Log-probabilities on the upsampled grid, ``(B, h, w, bins)``: a linear layer and interpolation commute."""
         return bilinear_at(raw_BPC.unflatten(1, self.backbone.grid), self._fine).log_softmax(-1)
 
-    def _depth(self, head: DepthProbe, logp: Tensor, size: Sequence[int], at: tuple[slice, slice] = ALL) -> Tensor:
-        """Depth ``(B, H, W)`` at some rows and columns of a picture whose padding is cut off."""
-        _, *padded = self.backbone.input_shape
-        top, left = padding(size, padded)
+    def _depth(
+        self, head: DepthProbe, logp: Tensor, size: Sequence[int], at: tuple[slice, slice] = ALL, stretch: bool = False
+    ) -> Tensor:
+        """Depth ``(B, H, W)`` at some rows and columns of a picture, its padding cut off or stretched over it."""
+        padded = tuple(size) if stretch else self.backbone.input_shape[1:]
+        top, left = offsets(size, padded)
         rows, columns = (bilinear_weights(*n, logp) for n in zip(padded, self._fine, strict=True))
         with torch.autocast(logp.device.type, enabled=False):
             rows, columns = rows[top : top + size[0]][at[0]], columns[left : left + size[1]][at[1]]
@@ -128,7 +144,7 @@ class DepthProbing(Probe):
     def _coarser(self, depth_BHW: Tensor, size: Sequence[int]) -> Tensor:
         """Depth on the upsampled grid of the padded picture, 0 where there is none."""
         (height, width), (H, W) = self.backbone.input_shape[1:], depth_BHW.shape[-2:]
-        top, left = padding((H, W), (height, width))
+        top, left = offsets((H, W), (height, width))
         padded = F.pad(depth_BHW, (left, width - W - left, top, height - H - top))
         return F.interpolate(padded[:, None], size=tuple(size), mode="nearest-exact")[:, 0]
 
@@ -136,6 +152,7 @@ class DepthProbing(Probe):
         """Scale-invariant loss and cross-entropy on bins."""
         head, depth = cast(DepthProbe, self.heads[0]), targets.squeeze(1)  # any head: all have the same bins
         bins = depth_bins(self._coarser(depth, self._fine), self.bins, self.nearest, self.farthest)
+        bins = bins.where(bins != IGNORED, self.unknown_bin)
         size, at = depth.shape[-2:], lattice(depth.shape[-2:], self.loss_stride, self.global_step)
 
         def of_heads(raw_KBPC: Tensor, _: Tensor) -> Tensor:
@@ -150,7 +167,7 @@ class DepthProbing(Probe):
     def answer(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
         """Depth at the size of the targets, in metres."""
         assert isinstance(head, DepthProbe)
-        return self._depth(head, self._finer(raw), targets.shape[-2:])[:, None]
+        return self._depth(head, self._finer(raw), targets.shape[-2:], stretch=self.stretch)[:, None]
 
     def mirrored(self, answer: Tensor) -> Tensor:
         """The map, mirrored."""
