@@ -52,7 +52,8 @@ class Distillation(Task):
         Share of the steps over which rollouts grow from one layer to the whole piece. Until then a piece rolls out in
         stretches, each from the teacher's layer at its start. 0 rolls the whole piece out at once.
     input_noise
-        Standard deviation of noise on the tokens that enter a rollout.
+        Standard deviation of the noise that is added to tokens before every application of a block, in rollouts and
+        under teacher forcing, as in the recipe (where it is 0).
     top1
         Whether the labels are those of the teacher's head, so that top-1 means something.
     about
@@ -156,7 +157,8 @@ class Distillation(Task):
         total = acts[phase.end].new_zeros((), dtype=torch.float32)
         passes = []
         if w > 0:
-            passes.append((w, piece.teacher_forced([acts[layer] for layer in range(phase.start, phase.end)])))
+            inputs = [self._noisy(acts[layer]) for layer in range(phase.start, phase.end)]
+            passes.append((w, piece.teacher_forced(inputs)))
         if w < 1:
             passes.append((1 - w, self._rollout(piece, acts)))  # type: ignore[arg-type]
         for weight, preds in passes:
@@ -175,10 +177,17 @@ class Distillation(Task):
         start, end = piece.phase
         length = self.rollout_length(end - start)
         for first in range(start, end, length):
+            last = min(first + length, end)
+            if self.input_noise == 0:
+                yield from piece.steps(acts[first], first, last)
+                continue
             x = acts[first]
-            if self.input_noise > 0:
-                x = x + self.input_noise * torch.randn_like(x)
-            yield from piece.steps(x, first, min(first + length, end))
+            for layer in range(first, last):
+                (x,) = piece.steps(self._noisy(x), layer, layer + 1)
+                yield x
+
+    def _noisy(self, x_BND: Tensor) -> Tensor:
+        return x_BND if self.input_noise == 0 else x_BND + self.input_noise * torch.randn_like(x_BND)
 
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         """Sum of the losses of all pieces, from the same activations of the teacher."""

@@ -126,6 +126,44 @@ def test_rollouts_grow_from_one_layer_to_the_whole_piece(make: Callable, teacher
     assert found[0] != pytest.approx(found[-1], rel=1e-3)
 
 
+@pytest.mark.parametrize(("whole", "growth", "stretch"), [(True, 0.0, 4), (True, 1.0, 2), (False, 0.0, 4)])
+def test_noise_is_added_before_every_application(
+    make: Callable, teacher: Teacher, whole: bool, growth: float, stretch: int
+) -> None:
+    phases = phases_of([3], 4) if whole else [Phase(0, 4)]
+    task = make(phases, whole=whole, teacher_forcing=1.0, rollout_growth=growth, input_noise=0.3)
+    (piece,) = task.model.pieces()
+    x = teacher.embed(torch.randn(2, 1, 8, 8))
+    acts = dict(enumerate([x, *teacher.steps(x)]))
+
+    class HalfWay:
+        max_steps, global_step = 80, 40
+
+    def applied(y: torch.Tensor, layer: int) -> torch.Tensor:
+        return next(iter(piece.steps(y, layer - 1, layer)))
+
+    def expected(sigma: float) -> float:
+        torch.manual_seed(5)
+        noise = lambda y: y + sigma * torch.randn_like(y)  # noqa: E731
+        forced = [applied(y, layer) for layer, y in enumerate([noise(acts[i]) for i in range(4)], start=1)]
+        rolled, y = [], x
+        for layer in range(1, 5):
+            y = applied(noise(acts[layer - 1] if (layer - 1) % stretch == 0 else y), layer)
+            rolled.append(y)
+        errors = [(p - acts[i]).square().mean() for way in (forced, rolled) for i, p in enumerate(way, start=1)]
+        return torch.stack(errors).mean().item()
+
+    task._trainer = HalfWay()
+    torch.manual_seed(5)
+    assert task.piece_loss(piece, acts).item() == pytest.approx(expected(0.3), rel=1e-5)
+    task.input_noise = 0.0
+    state = torch.get_rng_state()
+    assert task.piece_loss(piece, acts).item() == pytest.approx(expected(0.0), rel=1e-5)
+    torch.set_rng_state(state)
+    task.piece_loss(piece, acts)
+    assert torch.equal(torch.get_rng_state(), state)  # without noise, nothing is drawn
+
+
 def test_a_surrogate_of_the_teachers_own_layers_is_perfect(teacher: Teacher) -> None:
     """Scores of a rollout that is the teacher itself: R2 1, agreement 1, the teacher's own top-1."""
 
