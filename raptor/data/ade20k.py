@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
 from raptor.data.dense import DenseData, Pair, Pairs
+from raptor.data.listing import list_pictures
+from raptor.data.pictures import LEAVE_OUT, picture_extensions, read_map
 from raptor.data.sampling import Images, Transform
 from raptor.errors import ConfigError, SampleError
 
 FOLDERS = {"train": "training", "val": "validation"}
 IGNORED = 255  # label of pixels that count for nothing
 EVALUATION = ("squash", "sliding")
+LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".pgm")  # what labels can be stored in
 
 
 class ADE20K(DenseData):
@@ -59,9 +61,11 @@ class ADE20K(DenseData):
         self, root: str | Path, num_classes: int = 150, evaluation: str = "squash", name: str = "ade20k", **kwargs: Any
     ) -> None:
         if evaluation not in EVALUATION:
-            raise ConfigError(f"data.evaluation={evaluation!r} is unknown; choose {' or '.join(EVALUATION)}")
+            expected = f"{' or '.join(EVALUATION)}"
+            raise ConfigError.of("data.evaluation", evaluation, expected, "choose one of them")
         if evaluation == "sliding" and kwargs.get("eval_batch_size") != 1:
-            raise ConfigError("data.evaluation=sliding takes pictures of any size: set data.eval_batch_size=1")
+            expected = "pictures one at a time, since they differ in size"
+            raise ConfigError.of("data.evaluation", evaluation, expected, "set data.eval_batch_size=1")
         self._num_classes, self.evaluation = num_classes, evaluation
         super().__init__(root, name=name, **kwargs)
 
@@ -76,26 +80,38 @@ class ADE20K(DenseData):
         for folder in (pictures, labels):
             if not folder.is_dir():
                 raise self.misplaced(f"there is no folder {folder.relative_to(self.root)}")
-        found = {path.stem: path for path in pictures.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png")}
-        masks = {path.stem: path for path in labels.glob("*.png")}
-        for stem in sorted(found.keys() ^ masks.keys()):
-            missing = "labels" if stem in found else "picture"
-            self.unusable(f"{found.get(stem, masks.get(stem))} has no {missing}")
-        return [(found[stem], masks[stem]) for stem in sorted(found.keys() & masks.keys())]
+        photos = self._by_stem(pictures, picture_extensions())
+        masks = self._by_stem(labels, LOSSLESS)
+        for stem in sorted(photos.keys() ^ masks.keys()):
+            partner = f"labels in {labels}" if stem in photos else f"a picture in {pictures}"
+            path = photos.get(stem) or masks[stem]
+            self.unusable(SampleError.of("file", path, f"{partner} of the same name", LEAVE_OUT))
+        return [(photos[stem], masks[stem]) for stem in sorted(photos.keys() & masks.keys())]
+
+    def _by_stem(self, folder: Path, extensions: Collection[str]) -> dict[str, Path]:
+        (files,), passed_over = list_pictures([folder], extensions, recursive=False)
+        self.report_passed_over(str(folder), passed_over)
+        by_stem: dict[str, Path] = {}
+        for path in map(Path, files):
+            if path.stem in by_stem:
+                expected = f"a name of its own, there is {by_stem[path.stem].name} too"
+                self.unusable(SampleError.of("file", path, expected, LEAVE_OUT))
+            else:
+                by_stem[path.stem] = path
+        return by_stem
 
     def reader(self, split: str) -> Callable[[Path], Tensor]:
         """Labels of every split are stored alike."""
         return self._read_labels
 
     def _read_labels(self, path: Path) -> Tensor:
-        try:
-            labels = np.asarray(Image.open(path))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise SampleError(f"{path} cannot be read as labels ({error}): replace it, or take it out") from error
-        if labels.ndim != 2 or labels.dtype != np.uint8 or int(labels.max()) > self.num_classes:
-            what = f"{labels.dtype} of shape {labels.shape} up to {labels.max()}"
-            raise SampleError(f"{path} holds {what}, expected one 8-bit channel of labels 0..{self.num_classes}")
-        return torch.from_numpy(labels - 1)[None]  # 0 wraps round to 255, the ignored label
+        labels = read_map(path, "labels", palette=True)
+        if labels.dtype.kind not in "bui" or not 0 <= int(labels.min()) <= int(labels.max()) <= self.num_classes:
+            expected = (
+                f"integers from 0 to {self.num_classes}, it has {labels.dtype} from {labels.min()} to {labels.max()}"
+            )
+            raise SampleError.of("labels", path, expected, LEAVE_OUT)
+        return torch.from_numpy(labels.astype(np.uint8) - 1)[None]  # 0 wraps round to 255, the ignored label
 
     def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
         """Bilinear resize."""
@@ -104,7 +120,8 @@ class ADE20K(DenseData):
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
         """Training pictures squashed to the input, validation pictures as ``evaluation`` says."""
         if input_shape[0] != 3:
-            raise ConfigError(f"data={self.name} gives colour pictures, the teacher wants {input_shape[0]} channels")
+            expected = f"3, as the pictures of data={self.name} have"
+            raise ConfigError.of("teacher.options.in_chans", input_shape[0], expected, "choose another teacher or data")
         squash = _Squash(input_shape[1:])
         evaluate: Transform = squash if self.evaluation == "squash" else _Shorter(min(input_shape[1:]))
         train, val = (

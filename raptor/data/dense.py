@@ -1,8 +1,9 @@
-"""What data sets with a map for each picture share: pairs of files, read and transformed together."""
+"""Read and transform pictures together with a map of labels or depth: the base of dense data sets."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 
-from raptor.data.image_folder import read_picture
+from raptor.data.listing import user_path
 from raptor.data.module import ImageData
+from raptor.data.pictures import read_picture
 from raptor.data.sampling import Images, Transform
 from raptor.data.transforms import Map
 from raptor.errors import ConfigError, SampleError
@@ -42,16 +44,19 @@ class Pairs:
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         picture, path = self.files[i]
-        image = tv_tensors.Image(TF.pil_to_tensor(read_picture(str(picture))))
+        image = tv_tensors.Image(TF.pil_to_tensor(read_picture(picture)))
         target = Map(self.read(path))
         if image.shape[-2:] != target.shape[-2:]:
             sizes = ["x".join(map(str, x.shape[-2:])) for x in (target, image)]
-            raise SampleError(f"{path} is {sizes[0]} pixels, its picture {picture} is {sizes[1]}: mend or remove both")
+            expected = f"the size of its picture {picture}, {sizes[1]} turned as EXIF says, it has {sizes[0]}"
+            raise SampleError.of("map", path, expected, "repair or remove both, or set data.on_error=skip")
         return (image, target) if self.transform is None else self.transform(image, target)
 
 
 class DenseData(ImageData):
     """Base of data whose targets are maps.
+
+    Pictures and maps are read as :mod:`raptor.data.pictures` says.
 
     Parameters
     ----------
@@ -66,45 +71,32 @@ class DenseData(ImageData):
 
     def __init__(self, root: str | Path, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = user_path("data.root", root)
         if self.pixels is not None:
-            raise ConfigError(f"data.pixels={self.pixels}: pixel caches hold no maps; set it to null for this data")
+            raise ConfigError.of("data.pixels", self.pixels, "null, since pixel caches hold no maps", "set it to null")
         self._files = {split: self.list_files(split) for split in ("train", "val")}
         for split, files in self._files.items():
             if not files:
                 raise self.misplaced(f"there is no {split} picture in it")
 
     def misplaced(self, problem: str) -> ConfigError:
-        """Error for a data set that is missing or laid out otherwise."""
-        return ConfigError(
-            f"data.root={self.root}: {problem}. Expected: {self.layout}. Set {self.keys} or data.root to ROOT"
-        )
+        """Return the error for a data set that is missing or laid out otherwise."""
+        fix = f"set {self.keys} or data.root to ROOT"
+        return ConfigError.of("data.root", self.root, f"{self.layout}; {problem}", fix)
 
     @abstractmethod
     def list_files(self, split: str) -> list[Pair]:
-        """Files of ``"train"`` or ``"val"``, those without a partner reported by :meth:`unusable`."""
-
-    def unusable(self, problem: str) -> None:
-        """Raise, or count and report, as ``data.on_error`` says.
-
-        Raises
-        ------
-        SampleError
-            Unless it says ``skip``.
-        """
-        if self.on_error != "skip":
-            raise SampleError(f"{problem}; data.on_error=skip leaves such files out")
-        self.report_skipped(problem)
+        """List the files of ``"train"`` or ``"val"``; those without a partner go to :meth:`unusable`."""
 
     @abstractmethod
     def reader(self, split: str) -> Callable[[Path], Tensor]:
-        """Reads a map of a split, ``(1, H, W)``."""
+        """Return what reads a map of a split, ``(1, H, W)``."""
 
     def originals(self) -> Images:
-        """Training pairs as they are on disk."""
+        """Return training pairs as they are on disk."""
         return Pairs(self._files["train"], self.reader("train"), None)
 
     def digest(self, images: Any) -> str:
-        """Over the paths of all pictures, relative to the root; their bytes are not read."""
-        paths = "\n".join(str(picture.relative_to(self.root)) for picture, _ in images.files)
-        return hashlib.sha256(paths.encode()).hexdigest()
+        """Return a digest of the paths of all pictures, relative to the root; their bytes are not read."""
+        paths = "\n".join(os.path.relpath(picture, self.root) for picture, _ in images.files)
+        return hashlib.sha256(os.fsencode(paths)).hexdigest()

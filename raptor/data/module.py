@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -19,15 +18,14 @@ from torch.utils.data import DataLoader, Subset
 
 from raptor.data.pixels import SPLITS, CachedImages, open_pixels
 from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform, as_is
-from raptor.data.skipping import ON_ERROR, SkippingLoader
+from raptor.data.skipping import ON_ERROR, Omissions, SkippingLoader
 from raptor.errors import ConfigError, StoreError
 from raptor.utils.signals import leave_to_the_main_process
 
-log = logging.getLogger(__name__)
 HELD_OUT = 0.1  # share of the training images that select in place of the validation images
 
 
-class ImageData(LightningDataModule, ABC):
+class ImageData(Omissions, LightningDataModule, ABC):
     """Images with targets for training and for validation.
 
     Datasets give uint8 images ``(C, H, W)``; they become float32 and are normalised on the device that the
@@ -81,7 +79,6 @@ class ImageData(LightningDataModule, ABC):
         self.train_images: Images
         self.val_images: Images
         self.held_out: np.ndarray | None = None  # one flag for each training image
-        self.skipped: dict[str, None] = {}  # reasons, in order of appearance, each once
         self.name: str = name
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.augment, self.pixels, self.on_error = num_workers, augment, pixels, on_error
@@ -204,20 +201,6 @@ class ImageData(LightningDataModule, ABC):
         """Training images as validation images are prepared."""
         return self.train_images
 
-    def report_skipped(self, reason: str) -> None:
-        """Note a file that was left out; the first time, say so."""
-        if reason not in self.skipped:
-            log.warning("left out: %s", reason)
-            self.skipped[reason] = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the files that were left out so far."""
-        return {"skipped": list(self.skipped)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what :meth:`state_dict` kept."""
-        self.skipped |= dict.fromkeys(state_dict["skipped"])
-
     def loader(self, dataset: Any, persistent: bool = False, **kwargs: Any) -> DataLoader:
         """A loader with the workers of this configuration."""
         options = {
@@ -293,5 +276,5 @@ class ImageData(LightningDataModule, ABC):
 
     def summary(self) -> dict[str, Any]:
         """Plain data about the data, for results."""
-        found = {"name": self.name, "train": len(self.train_images), "val": len(self.val_images)}
-        return found | ({"skipped": list(self.skipped)} if self.on_error == "skip" else {})
+        sizes = {"name": self.name, "train": len(self.train_images), "val": len(self.val_images)}
+        return sizes | self.omissions()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
 from raptor.data.dense import DenseData, Pair, Pairs
+from raptor.data.pictures import LEAVE_OUT, read_map
 from raptor.data.sampling import Images
 from raptor.errors import ConfigError, SampleError
 
@@ -67,23 +66,38 @@ class NYUv2(DenseData):
         table = self.root / TABLES[split]
         if not table.is_file():
             raise self.misplaced(f"there is no {TABLES[split]}")
-        walked = os.walk(self.root / "data", followlinks=True)
-        there = {Path(folder) / name for folder, _, names in walked for name in names}
+        files: dict[Path, frozenset[Path]] = {}  # by folder: a look-up for each file takes long on a network
+
+        def exists(path: Path) -> bool:
+            if path.parent not in files:
+                files[path.parent] = frozenset(path.parent.iterdir() if path.parent.is_dir() else ())
+            return path in files[path.parent]
+
         pairs = []
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            for number, row in enumerate(csv.reader(file), start=1):
-                if not row:
-                    continue
-                if len(row) < 2:
-                    self.unusable(f"{table} line {number} is {','.join(row)!r}, not a picture and its depth")
-                    continue
-                picture, depth = (self.root / name.strip() for name in row[:2])
-                missing = [path for path in (picture, depth) if path not in there]
-                if missing:
-                    self.unusable(f"{table} line {number} names {missing[0]}, which does not exist")
-                    continue
-                pairs.append((picture, depth))
+        for number, row in self._rows(table):
+            where = f"{table} line {number}"
+            if len(row) < 2:
+                expected = f"a picture and its depth, it has {','.join(row)!r}"
+                self.unusable(SampleError.of("row", where, expected, "correct the row, or set data.on_error=skip"))
+                continue
+            picture, depth = (self.root / name.strip() for name in row[:2])
+            missing = [path for path in (picture, depth) if not exists(path)]
+            if missing:
+                expected = f"files that exist, {missing[0]} does not"
+                self.unusable(SampleError.of("row", where, expected, "correct the row, or set data.on_error=skip"))
+                continue
+            pairs.append((picture, depth))
         return pairs
+
+    @staticmethod
+    def _rows(table: Path) -> list[tuple[int, list[str]]]:
+        try:
+            with table.open(newline="", encoding="utf-8-sig") as file:
+                return [(number, row) for number, row in enumerate(csv.reader(file), start=1) if row]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError.of(
+                "table", table, f"rows of comma-separated paths ({error})", "fetch it again"
+            ) from error
 
     def groups(self) -> Sequence[Hashable]:
         """The scene of each training picture; ``den_0001a_out`` and ``den_0001b_out`` are parts of one."""
@@ -136,12 +150,9 @@ def read_depth(path: Path) -> Tensor:
     SampleError
         If the file is neither.
     """
-    try:
-        values = np.asarray(Image.open(path))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SampleError(f"{path} cannot be read as depth ({error}): replace it, or take it out") from error
-    if values.ndim == 2 and values.dtype == np.uint8:
+    values = read_map(path, "depth", palette=False)
+    if values.dtype == np.uint8:
         return torch.from_numpy(values.astype(np.float32) / 255 * FAR)[None]
-    if values.ndim == 2 and values.dtype in (np.uint16, np.int32):  # PIL opens 16-bit PNGs as either
+    if values.dtype.kind in "ui":  # Pillow opens 16-bit PNGs as integers of 16 or of 32 bits
         return torch.from_numpy(values.astype(np.float32) * MILLIMETRE)[None]
-    raise SampleError(f"{path} holds {values.dtype} of shape {values.shape}, expected one channel of 8 or 16 bits")
+    raise SampleError.of("depth", path, f"integers of 8 or 16 bits, it has {values.dtype}", LEAVE_OUT)

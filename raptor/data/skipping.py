@@ -1,17 +1,76 @@
-"""Leaving out the files of a data set that cannot be used, and saying which: ``data.on_error=skip``."""
+"""Leave out the files of a data set that cannot be used, and report which: ``data.on_error=skip``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from raptor.data.listing import describe_passed_over
 from raptor.data.sampling import StepSampler
 from raptor.errors import ConfigError, SampleError
 
 ON_ERROR = ("raise", "skip")
+log = logging.getLogger(__name__)
+
+
+class Omissions:
+    """Record of what a data set leaves out: files that cannot be used, and files that are no pictures.
+
+    Attributes
+    ----------
+    skipped
+        Reasons for the files that were left out, in order of appearance, each once.
+    passed_over
+        For each folder, how many files by extension were not looked at.
+    """
+
+    on_error: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped: dict[str, None] = {}
+        self.passed_over: dict[str, dict[str, int]] = {}
+
+    def unusable(self, error: SampleError) -> None:
+        """Raise an error about a file, or record it, as ``data.on_error`` says.
+
+        Raises
+        ------
+        SampleError
+            Unless it says ``skip``.
+        """
+        if self.on_error != "skip":
+            raise error
+        self.report_skipped(str(error))
+
+    def report_skipped(self, reason: str) -> None:
+        """Record a file that was left out, and log it the first time."""
+        if reason not in self.skipped:
+            log.warning("left out: %s", reason)
+            self.skipped[reason] = None
+
+    def report_passed_over(self, folder: str, counts: Mapping[str, int]) -> None:
+        """Record how many files of a folder were not looked at, and log it the first time."""
+        if counts and self.passed_over.get(folder) != counts:
+            log.warning("%s: passed over %s", folder, describe_passed_over(counts))
+            self.passed_over[folder] = dict(counts)
+
+    def omissions(self) -> dict[str, Any]:
+        """Return plain data about what was left out, for results."""
+        skipped = {"skipped": list(self.skipped)} if self.on_error == "skip" else {}
+        return skipped | ({"passed_over": self.passed_over} if self.passed_over else {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the files that were left out so far."""
+        return {"skipped": list(self.skipped)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what :meth:`state_dict` kept."""
+        self.skipped |= dict.fromkeys(state_dict["skipped"])
 
 
 @dataclass(frozen=True)
@@ -67,7 +126,12 @@ class SkippingLoader(DataLoader):
             if batch is not None:
                 yield batch
             elif isinstance(self.batch_sampler, StepSampler):  # a step needs something to learn from
-                raise ConfigError(f"data.on_error=skip left nothing of a training batch: {skipped[0]}")
+                raise ConfigError.of(
+                    "data.on_error",
+                    "skip",
+                    f"at least one usable file in each training batch, all were left out, such as: {skipped[0]}",
+                    "repair the files, or set a larger data.batch_size",
+                )
 
 
 def _collate(samples: Sequence[Any]) -> tuple[Any, list[str]]:
