@@ -73,8 +73,44 @@ def test_a_cache_of_other_pictures_is_refused_and_unreadable_ones_are_named(call
     call("train", *train, "data.root=null", "name=cache")
     assert result(tmp_path, "a")["weights_sha256"] == result(tmp_path, "cache")["weights_sha256"]
     (tmp_path / "b" / "train" / "cats" / "4.png").write_bytes(b"no picture")
-    with pytest.raises(ConfigError, match=r"b/train/cats/4\.png cannot be read as a picture"):
+    with pytest.raises(ConfigError, match=r"picture=b/train/cats/4\.png: expected a file that Pillow decodes"):
         call("extract", *pictures, "content=pixels", "data.root=b", "store=b_pixels")
+
+
+def test_pictures_that_cannot_be_read_are_left_out_of_stores_and_of_trainings_from_them(
+    call: Call, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    for split in ("train", "val"):
+        folder = tmp_path / "a" / split / "cats"
+        folder.mkdir(parents=True)
+        for i in range(8):
+            Image.new("L", (20, 16), 25 * i).save(folder / f"{i}.png")
+    for split, name in (("train", "0"), ("train", "5"), ("val", "7")):
+        (tmp_path / "a" / split / "cats" / f"{name}.png").write_bytes(b"no picture")
+    skip = ["data=image_folder", "data.num_workers=0", "data.batch_size=4", "data.root=a", "data.on_error=skip"]
+    call("extract", *skip, "content=pixels", "shard_size=3", "store=pixels")
+    call("extract", *skip, "shard_size=3", "store=layers")
+    left_out = json.loads((tmp_path / "pixels/train/manifest.json").read_text())["left_out"]
+    assert {int(sample): "train/cats/" in reason for sample, reason in left_out.items()} == {0: True, 5: True}
+    train = [*skip, "trainer.max_steps=4", *QUIET]
+    call("train", *train, "name=plain")
+    call("train", *train, "name=pixels", "data.pixels=pixels")
+    call("train", *train, "name=layers", "activations=cached", "activations.store=layers")
+    plain, pixels, layers = (result(tmp_path, name) for name in ("plain", "pixels", "layers"))
+    assert plain["weights_sha256"] == pixels["weights_sha256"]
+    assert plain["metrics"] == pixels["metrics"]
+    assert plain["metrics"] == pytest.approx(layers["metrics"], abs=1e-4)  # of batches of other sizes
+    reasons = [sorted(run["data"]["skipped"]) for run in (plain, pixels, layers)]  # type: ignore[index]
+    assert reasons[0] == reasons[1] == reasons[2]
+    assert len(reasons[0]) == 3
+    strict = [*train, "data.on_error=raise", "name=strict"]
+    for source in (["data.pixels=pixels"], ["activations=cached", "activations.store=layers"]):
+        with pytest.raises(
+            ConfigError, match=r"picture=a/(train|val)/cats/[057]\.png: expected .* Fix: .*on_error=skip"
+        ):
+            call("train", *strict, *source)
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -55,16 +57,14 @@ def read_picture(path: str | Path) -> Image.Image:
     SampleError
         If the file cannot be read, naming it.
     """
-    image = _load(path, "picture")
-    try:
+    with _naming(path, "picture"):
+        image = _upright(path)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             image = _to_8_bits(image, path)
         elif image.has_transparency_data:
             page = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(page, image.convert("RGBA"))
         return image.convert("RGB")
-    except ValueError as error:  # modes such as LAB, which Pillow does not convert
-        raise SampleError.of("picture", path, f"colours that Pillow converts to RGB ({error})", LEAVE_OUT) from error
 
 
 def read_map(path: str | Path, kind: str, *, palette: bool) -> np.ndarray:
@@ -84,29 +84,38 @@ def read_map(path: str | Path, kind: str, *, palette: bool) -> np.ndarray:
     SampleError
         If the file cannot be read, or holds several channels or a palette.
     """
-    image = _load(path, kind)
+    with _naming(path, kind):
+        image = _upright(path)
     if len(image.getbands()) > 1 or (image.mode == "P" and not palette):
         channels = "a palette" if image.mode == "P" else f"{len(image.getbands())} ({image.mode})"
         raise SampleError.of(kind, path, f"one channel of values, the file has {channels}", LEAVE_OUT)
     return np.asarray(image)
 
 
-def _load(path: str | Path, kind: str) -> Image.Image:
-    """Decode a file and turn it upright."""
+@contextmanager
+def _naming(path: str | Path, kind: str) -> Iterator[None]:
+    """Turn any error into one that names the file: decoders raise all sorts where a file is damaged."""
     try:
-        # its limit for a warning is half of that for an error; a warning would not name the file
-        with warnings.catch_warnings(), Path(path).open("rb") as file:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file)
-            image.load()
-            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        if turn is None:
-            return image
-        turned = image.transpose(turn)
-        turned.format = image.format
-        return turned
-    except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
+        yield
+    except SampleError:
+        raise
+    except Exception as error:
         raise SampleError.of(kind, path, f"a file that Pillow decodes ({_reason(path, error)})", LEAVE_OUT) from error
+
+
+def _upright(path: str | Path) -> Image.Image:
+    """Decode a file and turn it as EXIF says."""
+    # Pillow warns from half of the limit on, without a name; such pictures are fine
+    with warnings.catch_warnings(), Path(path).open("rb") as file:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(file)
+        image.load()
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.format = image.format
+    return turned
 
 
 def _reason(path: str | Path, error: Exception) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raptor.data.store.layout import Field
 from raptor.data.store.reading import Reader
-from raptor.errors import StoreError
+from raptor.errors import SampleError, StoreError
 
 CONTENT = "pixels"
 SPLITS = ("train", "val")
@@ -28,10 +28,15 @@ class CachedImages:
     ----------
     reader
         The store.
+
+    Raises
+    ------
+    SampleError
+        On access to a picture that was left out when the cache was made.
     """
 
     def __init__(self, reader: Reader) -> None:
-        self.reader = reader
+        self.reader, self.left_out = reader, reader.store.left_out
 
     @property
     def classes(self) -> list[str] | None:
@@ -50,6 +55,8 @@ class CachedImages:
         return self.__getitems__([i])[0]
 
     def __getitems__(self, samples: Sequence[int]) -> list[tuple[Tensor, int]]:
+        for i in self.left_out.keys() & set(samples):
+            raise SampleError(self.left_out[i])
         images, labels = self.reader.read(samples, ["pixels", "label"])
         return list(zip(images, labels.tolist(), strict=True))
 

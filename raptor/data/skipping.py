@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from raptor.data.listing import describe_passed_over
@@ -126,12 +128,39 @@ class SkippingLoader(DataLoader):
             if batch is not None:
                 yield batch
             elif isinstance(self.batch_sampler, StepSampler):  # a step needs something to learn from
-                raise ConfigError.of(
-                    "data.on_error",
-                    "skip",
-                    f"at least one usable file in each training batch, all were left out, such as: {skipped[0]}",
-                    "repair the files, or set a larger data.batch_size",
-                )
+                raise nothing_left(skipped[0])
+
+
+def nothing_left(reason: str) -> ConfigError:
+    """Return the error for a training batch whose every file was left out, such as one for the given reason."""
+    expected = f"a usable file in every training batch, all of one were left out, such as: {reason}"
+    return ConfigError.of("data.on_error", "skip", expected, "repair the files, or set a larger data.batch_size")
+
+
+class Attempts(Dataset[Any]):
+    """A dataset that tries: ``(image, target, reason)``, the reason empty, or why the file cannot be used.
+
+    In the place of an image that cannot be used stand zeros, and -1 in the place of its target.
+
+    Parameters
+    ----------
+    dataset
+        Gives ``(image, target)``, or raises :class:`~raptor.errors.SampleError`.
+    shape
+        Shape of an image.
+    """
+
+    def __init__(self, dataset: Any, shape: tuple[int, int, int]) -> None:
+        self.dataset, self.shape = dataset, shape
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Any, str]:
+        try:
+            return *self.dataset[i], ""
+        except SampleError as error:
+            return torch.zeros(self.shape, dtype=torch.uint8), -1, str(error)
 
 
 def _collate(samples: Sequence[Any]) -> tuple[Any, list[str]]:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from raptor.data.module import ImageData
 from raptor.data.sampling import Draw
+from raptor.data.skipping import nothing_left
 from raptor.data.store.layout import Field
 from raptor.data.store.reading import Reader
-from raptor.errors import ConfigError, StoreError
+from raptor.errors import ConfigError, SampleError, StoreError
 from raptor.models.io import tensors_fingerprint
 from raptor.models.teacher import Teacher
 
@@ -93,6 +94,8 @@ class Cached(ActivationSource):
             )
         expected = {"samples": len(data.train_images), "about": about(teacher, data, "train")}
         reader.store.require(expected, "extract to another store=..., or set activations=online")
+        for reason in reader.store.left_out.values():
+            data.unusable(SampleError(reason))
         made = reader.store.about
         log.info(
             "%s: layers as %s, computed in %s on %s in batches of %d",
@@ -114,7 +117,7 @@ class Cached(ActivationSource):
 
 
 class StoredActivations:
-    """A store as a dataset of whole batches: ``({layer: (B, N, D)}, labels)``.
+    """A store as a dataset of whole batches: ``({layer: (B, N, D)}, labels)``, without samples that were left out.
 
     Parameters
     ----------
@@ -125,14 +128,17 @@ class StoredActivations:
     """
 
     def __init__(self, reader: Reader, layers: Sequence[int]) -> None:
-        self.reader, self.layers = reader, layers
+        self.reader, self.layers, self.left_out = reader, layers, reader.store.left_out
 
     def __len__(self) -> int:
         return self.reader.store.samples
 
     def __getitems__(self, draws: Sequence[Draw]) -> tuple[Activations, Tensor]:
         names = [*map(layer_field, self.layers), "label"]
-        *acts, labels = self.reader.read([draw.sample for draw in draws], names)
+        samples = [draw.sample for draw in draws if draw.sample not in self.left_out]
+        if not samples:
+            raise nothing_left(next(iter(self.left_out.values())))
+        *acts, labels = self.reader.read(samples, names)
         return dict(zip(self.layers, acts, strict=True)), labels
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from rich.progress import Progress
+from torch import Tensor
+from torch.utils.data import default_collate
 
 from raptor.data.store.layout import MANIFEST, Store
 from raptor.data.store.writing import ShardWriter, problem_of, verify
@@ -94,13 +96,17 @@ def fill(job: Extraction, store: Store, first: int, tell: Callable[[int], object
     with _Claims(store, job.data.batch_size, first) as claims, ThreadPoolExecutor(1) as thread:
         waiting: Future[Any] | None = None  # one batch is written while the next is computed
         # the loader draws from the claims, so that what it was given is known by the time that it gives a batch
-        for (pictures, labels), (shard, last) in zip(
-            job.data.loader(job.images, batch_sampler=claims), claims.issued(), strict=False
+        for (pictures, labels, reasons), (samples, shard, last) in zip(
+            _batches(job, claims), claims.issued(), strict=False
         ):
             batch = {**job.make(pictures), "label": torch.as_tensor(labels)}
             if waiting is not None:
                 waiting.result()
             writer = claims.writer(shard)
+            for sample, reason in zip(samples, reasons, strict=False):
+                if reason:
+                    job.data.report_skipped(reason)
+                    writer.leave_out(sample, reason)
             waiting = thread.submit(writer.add, batch)
             if last:
                 waiting.result()
@@ -111,13 +117,22 @@ def fill(job: Extraction, store: Store, first: int, tell: Callable[[int], object
     return written
 
 
+def _batches(job: Extraction, claims: _Claims) -> Iterator[tuple[Tensor, Any, Sequence[str]]]:
+    """Images, labels and, with ``data.on_error=skip``, why each image cannot be used."""
+    if job.data.on_error == "skip":
+        yield from job.data.loader(job.attempts(), batch_sampler=claims, collate_fn=default_collate)
+    else:
+        for pictures, labels in job.data.loader(job.images, batch_sampler=claims):
+            yield pictures, labels, ()
+
+
 class _Claims:
     """Batches of samples of the shards that this process could claim, in order; also tells which they were."""
 
     def __init__(self, store: Store, batch_size: int, first: int) -> None:
         self.store, self.batch_size = store, batch_size
         self.shards = sorted(store.pending(), key=lambda i: (i - first) % store.num_shards)
-        self._issued: deque[tuple[int, bool]] = deque()
+        self._issued: deque[tuple[list[int], int, bool]] = deque()
         self._held: dict[int, ExitStack] = {}
         self._writers: dict[int, ShardWriter] = {}
 
@@ -138,11 +153,12 @@ class _Claims:
             samples = list(self.store.samples_of(shard))
             starts = range(0, len(samples), self.batch_size)
             for start in starts:
-                self._issued.append((shard, start == starts[-1]))
-                yield samples[start : start + self.batch_size]
+                batch = samples[start : start + self.batch_size]
+                self._issued.append((batch, shard, start == starts[-1]))
+                yield batch
 
-    def issued(self) -> Iterator[tuple[int, bool]]:
-        """Shard of each batch, and whether the batch is its last one."""
+    def issued(self) -> Iterator[tuple[list[int], int, bool]]:
+        """Samples of each batch, their shard, and whether the batch is its last one."""
         while self._issued:
             yield self._issued.popleft()
 

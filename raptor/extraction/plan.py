@@ -18,6 +18,7 @@ from raptor.data.module import ImageData
 from raptor.data.pixels import CONTENT as PIXELS
 from raptor.data.pixels import pixel_fields
 from raptor.data.sampling import Images
+from raptor.data.skipping import Attempts
 from raptor.data.sources import CONTENT as ACTIVATIONS
 from raptor.data.sources import Online, about, activation_fields, layer_field
 from raptor.data.store.layout import DTYPES, Field, Store
@@ -59,16 +60,17 @@ class Extraction:
     about: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if self.data.target != "class" or self.data.on_error != "raise":
-            raise ConfigError(
-                f"data={self.data.name} with targets of kind {self.data.target!r} and data.on_error="
-                f"{self.data.on_error}: a store holds every image with its class; take other data, or "
-                "data.on_error=raise"
-            )
+        if self.data.target != "class":
+            expected = f"data with one class for each image, this has {self.data.target}"
+            raise ConfigError.of("data", self.data.name, expected, "choose other data")
 
     def open(self, shard_size: int) -> Store:
         """The store, made if missing; see :meth:`Store.create`."""
         return Store.create(self.folder, self.fields, len(self.images), shard_size, self.about)
+
+    def attempts(self) -> Attempts:
+        """The images with, for each, why it cannot be used."""
+        return Attempts(self.images, self.data.input_shape)
 
     @property
     def nbytes(self) -> int:
@@ -83,9 +85,10 @@ class Extraction:
 
     def seconds_per_sample(self) -> float:
         """Time to load and compute one sample, measured on a second batch; writing is not included."""
+        images: Any = self.attempts() if self.data.on_error == "skip" else self.images
         for _ in range(2):
             begin = time.perf_counter()
-            self.make(torch.stack([self.images[i % len(self.images)][0] for i in range(self.data.batch_size)]))
+            self.make(torch.stack([images[i % len(images)][0] for i in range(self.data.batch_size)]))
         return (time.perf_counter() - begin) / self.data.batch_size
 
 

@@ -29,6 +29,7 @@ from raptor.utils.files import read_json, write_json
 
 FORMAT = {"format": "raptor-store", "version": 1}
 MANIFEST, SHARD, CHECKSUMS = "manifest.json", "shard.json", "checksums.npy"
+LEFT_OUT = "left_out"  # in the manifest and in shards: samples whose file could not be used, with the reason
 DTYPES = {name: getattr(torch, name) for name in ("uint8", "int64", "float32", "bfloat16", "float16")}
 
 
@@ -166,6 +167,11 @@ class Store:
         """Number of shards."""
         return -(-self.samples // self.shard_size)
 
+    @property
+    def left_out(self) -> dict[int, str]:
+        """Samples that were left out of a complete store (``data.on_error=skip``), with the reason for each."""
+        return {int(sample): why for sample, why in self.manifest.get(LEFT_OUT, {}).items()}
+
     def shard(self, index: int) -> Path:
         """Folder of one shard."""
         return self.path / "shards" / f"{index:05d}"
@@ -195,15 +201,17 @@ class Store:
                 return False
             for leftover in (self.path / "shards").glob(".*"):  # locks and half-written shards of killed processes
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-            checksums = [(read_json(self.shard(i) / SHARD) or {}).get("checksum") for i in range(self.num_shards)]
-            self.manifest |= {"complete": True, "shards": checksums}
+            notes = [read_json(self.shard(i) / SHARD) or {} for i in range(self.num_shards)]
+            self.manifest |= {"complete": True, "shards": [note.get("checksum") for note in notes]}
+            if left_out := {sample: why for note in notes for sample, why in note.get(LEFT_OUT, {}).items()}:
+                self.manifest[LEFT_OUT] = left_out
             write_json(self.path / MANIFEST, self.manifest)
         return True
 
     def drop(self, index: int) -> None:
         """Remove a shard that is held, so that it is made anew."""
         with self._manifest_held():
-            self.manifest = {k: v for k, v in self.manifest.items() if k not in ("complete", "shards")}
+            self.manifest = {k: v for k, v in self.manifest.items() if k not in ("complete", "shards", LEFT_OUT)}
             write_json(self.path / MANIFEST, self.manifest)
         if self.shard(index).exists():
             doomed = self.shard(index).with_name(f".{index:05d}.dropped")

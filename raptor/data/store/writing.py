@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 from torch import Tensor
 
-from raptor.data.store.layout import CHECKSUMS, SHARD, Store, as_bytes
+from raptor.data.store.layout import CHECKSUMS, LEFT_OUT, SHARD, Store, as_bytes
 from raptor.data.store.reading import read_checksums
 from raptor.utils.files import sync, write_json
 
@@ -39,6 +39,7 @@ class ShardWriter:
         self.aside.mkdir()
         self._files = {name: (self.aside / f"{name}.bin").open("wb") for name in store.fields}
         self._sums: dict[str, list[int]] = {name: [] for name in store.fields}
+        self._left_out: dict[int, str] = {}
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -57,6 +58,10 @@ class ShardWriter:
             self._files[name].write(view)
             step = field.nbytes
             self._sums[name] += [xxhash.xxh3_64_intdigest(view[i : i + step]) for i in range(0, len(view), step)]
+
+    def leave_out(self, sample: int, reason: str) -> None:
+        """Note that what is added for a sample stands for a file that cannot be used."""
+        self._left_out[sample] = reason
 
     def commit(self) -> None:
         """Flush everything to disk, then let the shard appear.
@@ -80,7 +85,8 @@ class ShardWriter:
             file.flush()
             os.fsync(file.fileno())
         checksum = xxhash.xxh3_64_hexdigest((self.aside / CHECKSUMS).read_bytes())
-        write_json(self.aside / SHARD, {"samples": expected, "checksum": checksum})
+        left_out = {LEFT_OUT: self._left_out} if self._left_out else {}
+        write_json(self.aside / SHARD, {"samples": expected, "checksum": checksum, **left_out})
         if self.store.is_done(self.index):
             return  # where the file system does not know locks, another process may have been faster
         shutil.rmtree(self.store.shard(self.index), ignore_errors=True)  # damaged: it has no shard.json
