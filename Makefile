@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
@@ -20,33 +21,49 @@ env: .venv/ready ## Make the environment in .venv
 demo: .venv/ready ## Run the whole pipeline on digits; the report is runs/demo/report/report.html
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
-.venv/ready-mini: .venv/ready
-	$(BIN)/python -m pip install --quiet --editable '.[mini]'
-	@touch $@
-
-mini: .venv/ready-mini ## Run Table 1 in miniature on real pictures; needs Debian's tuxpaint-stamps-default
+mini: .venv/ready ## Run Table 1 in miniature on real pictures; needs Debian's tuxpaint-stamps-default
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/table1_mini.sh
 
 test: .venv/ready ## Run all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
-.venv/ready-dev: .venv/ready
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+.venv/ready-lint: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	@touch $@
 
-bench: .venv/ready ## Measure speed and memory against their baselines, half an hour; writes benchmarks.json
-	$(BIN)/python -m benchmarks
-
-lint: .venv/ready-dev ## Check style, types and which room imports which
+lint: .venv/ready-lint ## Check style, types and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+check: lint ## The inner loop, under two minutes: lint, then the fast tests
+	$(PYTEST) -m fast
+
+dev: .venv/ready-lint ## Add what contributors need: pre-commit, uv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+
+coverage: .venv/ready ## Run all tests and report the lines and branches that they reach, in coverage.xml too
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=xml
+
+docs: .venv/ready ## Check the docs: links, commands, the tree of the repository, notebooks
+	$(PYTEST) -m docs
+
+test-lowest: ## Run the fast tests with the oldest libraries that pyproject.toml allows, in .venv-lowest; needs uv
+	uv venv --quiet --allow-existing --python 3.11 .venv-lowest
+	uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[test]'
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m fast
+
+lock: ## Renew uv.lock with the newest libraries; needs uv
+	uv lock --upgrade --default-index https://pypi.org/simple
+
+bench: .venv/ready ## Measure speed and memory against their baselines, half an hour; writes benchmarks.json
+	$(BIN)/python -m benchmarks
+
 assets: .venv/ready ## Rebuild what ships from runs: the digits ViT, pictures and tables of README and docs
 	$(BIN)/python scripts/make_assets.py
 
-clean: ## Remove the environment and caches, keep runs
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
+clean: ## Remove the environments and caches, keep runs
+	rm -rf .venv .venv-lowest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage coverage.xml build dist
 
-.PHONY: help env demo mini test bench lint assets clean
+.PHONY: help env demo mini test lint check dev coverage docs test-lowest lock bench assets clean

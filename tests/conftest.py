@@ -28,8 +28,16 @@ def tiny_spec(depth: int = 4, **options: Any) -> ViTSpec:
     return ViTSpec("vit_tiny_patch16_224", values, mean=(0.3,), std=(0.4,))
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, SLURM's before all: workers take whole files, and so end together."""
+    """Mark the tests of ``make check``, and begin with the files that take longest.
+
+    SLURM's files come before all: workers take whole files, and so end together.
+    """
+    for item in items:
+        in_a_room = item.path.parent != Path(__file__).parent
+        if in_a_room and not any(item.get_closest_marker(mark) for mark in ("slow", "slurm", "gpu", "docs")):
+            item.add_marker("fast")
     first: dict[Path, int] = {}
     for item in items:
         rank = next((i for i, mark in enumerate(("slurm", "slow")) if item.get_closest_marker(mark)), 2)
