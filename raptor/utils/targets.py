@@ -1,0 +1,130 @@
+"""Classes and functions that a configuration names by ``_target_``, of this package and of users."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raptor.errors import ConfigError
+
+PACKAGE = __name__.partition(".")[0]
+LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
+RESERVED = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A node whose ``_target_`` is no options class: a user's own part, or one of torch, timm or Lightning.
+
+    Parameters
+    ----------
+    target
+        Dotted name, as the configuration has it.
+    values
+        The node, with ``_target_``.
+    found
+        What the name stands for.
+    """
+
+    target: str
+    values: dict[str, Any]
+    found: Any
+
+    def build(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the target with the node's keys and the given arguments; with ``_partial_``, return a partial."""
+        from hydra.utils import instantiate
+
+        return instantiate(self.values, *args, **kwargs, _convert_="all")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keys of the node that are arguments of the target."""
+        return {name: value for name, value in self.values.items() if name not in RESERVED}
+
+    @property
+    def identity_name(self) -> str:
+        """Name in a run's identity; that of a user's own code carries a digest of its file."""
+        return target_name(self.found)
+
+
+def locate(target: Any, key: str) -> Any:
+    """Import what a dotted name stands for.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such module or attribute, with the reason.
+    """
+    name = f"{key}._target_"
+    fix = "correct the dotted name; a module of your own must be importable (PYTHONPATH, or pip install -e)"
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError.of(name, target, "the dotted name of a class or function", fix)
+    parts = target.split(".")
+    for split in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:split])
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+                continue
+            raise ConfigError.of(name, target, f"a module that can be imported ({error})", fix) from error
+        try:
+            for attribute in parts[split:]:
+                found = getattr(found, attribute)
+        except AttributeError as error:
+            raise ConfigError.of(name, target, f"a name that exists ({error})", fix) from None
+        if not callable(found):
+            raise ConfigError.of(name, target, "a class or function", fix)
+        return found
+    raise ConfigError.of(name, target, f"a module that can be imported (no module named {parts[0]!r})", fix)
+
+
+def check_signature(found: Any, values: Mapping[str, Any], key: str) -> None:
+    """Refuse keys that a class or function does not take.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key and what the target takes.
+    """
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    names = [p.name for p in parameters]
+    for name in values:
+        if name not in names and name not in RESERVED:
+            takes = ", ".join(names) or "nothing"
+            expected = f"an argument of {values['_target_']} ({takes})"
+            raise ConfigError.of(f"{key}.{name}", values[name], expected, "correct or remove it")
+
+
+def target_name(found: Any) -> str:
+    """Name of a class or function that does not change when its module moves within its package.
+
+    The code of installed packages is told by their versions. A user's own module is named with a digest of its file, so
+    that edited code is other code.
+    """
+    module = sys.modules.get(getattr(found, "__module__", ""))
+    name, package = getattr(found, "__qualname__", str(found)), getattr(found, "__module__", "").partition(".")[0]
+    if package == PACKAGE:
+        return str(name)
+    file = getattr(module, "__file__", None)
+    if file is None or is_installed(Path(file)):
+        return f"{package}:{name}"
+    return f"{package}:{name}@{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]}"
+
+
+def is_installed(file: Path) -> bool:
+    """Whether a module's file belongs to the interpreter or to an installed package."""
+    homes = {Path(path).resolve() for name, path in sysconfig.get_paths().items() if name in LIBRARIES}
+    return any(home in file.resolve().parents for home in homes)
