@@ -1,0 +1,64 @@
+"""Options of a surrogate: how depth is cut, and what a block is."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from raptor.utils.options import Invalid, option, options
+
+TokenType = Literal["cls", "registers", "patches"]
+
+
+@options
+class BlockOptions:
+    """A recurrent block; the width is the teacher's."""
+
+    num_heads: int | None = option(None, "Attention heads; null takes the teacher's", ge=1)
+    mlp: Literal["swiglu", "gelu"] = option("swiglu", "Kind of MLP")
+    mlp_ratio: float = option(4.0, "Hidden width of the MLP as a multiple of the width", gt=0)
+    layer_scale: float | None = option(1e-5, "Initial LayerScale of both branches; null leaves it out")
+    depth_scaling: bool = option(True, "Scale branches and output by a learned function of the depth index")
+
+
+@options
+class SurrogateOptions:
+    """How depth is cut into phases, and what their blocks are."""
+
+    renamed: ClassVar[dict[str, str]] = {"start": "init"}
+
+    k: int | None = option(None, "Number of phases; null takes as many as boundaries make, else 2", ge=1)
+    boundaries: list[int] | None = option(
+        None, "Boundaries such as [7,10]; null takes k phases of phases_file or solver"
+    )
+    phases: list[list[int]] | Literal["all"] | None = option(
+        None, "Stage 1: phases [[start,end],...], or all of phases_file; null takes those of the boundaries"
+    )
+    phases_file: str | None = option(None, "A phases.json written by raptor.phases")
+    solver: Literal["exact", "greedy"] = option("exact", "Solver of max-cut where there is no file")
+    tokens: list[TokenType] = option(["cls", "patches"], "Token types of the distance between layers", min_length=1)
+    images: int = option(2000, "Training images for the distance", unit="images", ge=1)
+    init: Literal["random", "middle", "mean"] = option(
+        "random", "Initial blocks: random, or the teacher's middle block of a phase or the mean of its blocks"
+    )
+    block: BlockOptions = option(BlockOptions(), "The block")
+
+    def __post_init__(self) -> None:
+        if self.boundaries is not None and self.k is not None and len(self.boundaries) + 1 != self.k:
+            expected = f"{len(self.boundaries) + 1}, as surrogate.boundaries={self._shown()} make, or null"
+            raise Invalid("k", self.k, expected, "set surrogate.k or surrogate.boundaries to null")
+        if self.phases == "all" and self.phases_file is None:
+            expected = "a list of phases unless surrogate.phases_file is set"
+            raise Invalid("phases", self.phases, expected, "set surrogate.phases_file")
+        for phase in self.phases if isinstance(self.phases, list) else []:
+            if len(phase) != 2 or not 0 <= phase[0] < phase[1]:
+                expected = "pairs of layers [start,end] with 0 <= start < end"
+                raise Invalid("phases", self.phases, expected, "write them like [[0,7],[7,10]]")
+
+    def _shown(self) -> str:
+        return str(self.boundaries).replace(" ", "")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Keys that cut depth in advance, with their values; empty where the solver cuts."""
+        values = {key: getattr(self, key) for key in ("k", "boundaries", "phases", "phases_file")}
+        return {key: value for key, value in values.items() if value is not None}

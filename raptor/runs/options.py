@@ -1,0 +1,65 @@
+"""Options that every command has: where its runs stand, and what they are called."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from raptor.utils.options import Invalid, option, options
+
+LONGEST = 200  # characters of a folder's name; file systems stop at 255 bytes
+
+
+@options
+class PathsOptions:
+    """Roots of everything on disk."""
+
+    runs: str = option("runs", "Root of all run folders", identity=False)
+    data: str = option("data", "Root of data sets", identity=False)
+    stores: str = option("stores", "Root of pixel caches and activation stores", identity=False)
+    imagenet: str = option("data/imagenet", "ImageNet-1k: holds train/ and val/", identity=False)
+    ade20k: str = option("data/ADEChallengeData2016", "ADE20K: holds images/ and annotations/", identity=False)
+    nyuv2: str = option("data/nyu_data", "NYUv2: holds data/nyu2_train.csv", identity=False)
+
+
+@options
+class RecipeOptions:
+    """Size of a training; other nodes refer to it."""
+
+    steps: int = option(doc="Optimiser steps", unit="steps", ge=0, identity=False)
+    batch_size: int = option(doc="Images of a step", unit="images", ge=1, identity=False)
+    lr: float = option(doc="Learning rate of distillation", gt=0, identity=False)
+    checkpoint_every: int = option(doc="Steps between two checkpoints", unit="steps", ge=1, identity=False)
+    layer_scale: float | None = option(doc="Initial LayerScale of a block; null leaves it out", identity=False)
+
+
+@options
+class RunOptions:
+    """Root of a command's configuration."""
+
+    command: ClassVar[str]
+
+    study: str | int | float = option("default", "Runs of one study stand side by side in <paths.runs>/<study>/", identity=False)
+    name: str | int | float | None = option(None, "Folder of the run; null makes one from what it computes", identity=False)
+    paths: PathsOptions = option(PathsOptions(), "Roots of everything on disk", identity=False)
+    grid: dict[str, Any] = option({}, "Values that the sweep of an experiment goes through", identity=False, open=True)
+
+    def __post_init__(self) -> None:
+        for key in ("study", "name"):
+            value = getattr(self, key)
+            if value is not None:
+                check_folder_name(key, str(value))
+
+
+def check_folder_name(key: str, name: str) -> None:
+    """Refuse a name that is no single folder.
+
+    Raises
+    ------
+    Invalid
+        If it is empty, too long, hidden, or leads elsewhere.
+    """
+    if not name or name != name.strip() or name.startswith(".") or {"/", "\\", "\0"} & set(name):
+        expected = "a name of one folder, without / and without a leading dot"
+        raise Invalid(key, name, expected, f"choose another {key}, such as {key}=first_try")
+    if len(name.encode()) > LONGEST:
+        raise Invalid(key, name, f"at most {LONGEST} bytes", f"choose a shorter {key}")

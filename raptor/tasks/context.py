@@ -1,0 +1,57 @@
+"""What every task is built from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raptor.utils.options import Choice
+
+if TYPE_CHECKING:
+    from raptor.data.module import ImageData
+    from raptor.data.sources import ActivationSource
+    from raptor.models.options import SurrogateOptions
+    from raptor.models.teacher import Teacher
+    from raptor.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Context:
+    """Parts of a training that stand beside the task in the configuration, built.
+
+    Parameters
+    ----------
+    teacher
+        The teacher.
+    data
+        The data, prepared for the teacher's input.
+    source
+        Where training takes the teacher's layers from.
+    surrogate
+        How depth is cut, and what a block is.
+    seed
+        Seed of the run.
+    """
+
+    teacher: Teacher
+    data: ImageData
+    source: ActivationSource
+    surrogate: SurrogateOptions
+    seed: int
+
+
+class TaskNode(Choice):
+    """A task: ``task=finetune|distill|linear_probe|...``, or a user's own by ``_target_``."""
+
+    name: str
+
+    @abstractmethod
+    def build(self, context: Context) -> Task:
+        """Build the task.
+
+        Raises
+        ------
+        ConfigError
+            If it does not fit the teacher or the data.
+        """

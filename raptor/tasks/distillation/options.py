@@ -1,0 +1,123 @@
+"""Options of both stages of distillation and of their losses."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from raptor.tasks.context import Context, TaskNode
+from raptor.training.options import OptimizerNode, ScheduleNode, WarmupCosineOptions
+from raptor.utils.options import Choice, Invalid, option, options
+
+if TYPE_CHECKING:
+    from raptor.tasks.distillation.losses import TokenLoss
+    from raptor.tasks.distillation.task import Distillation
+
+
+class LossNode(Choice):
+    """A distillation loss, or a user's own by ``_target_``."""
+
+    @abstractmethod
+    def build(self) -> TokenLoss:
+        """Return the loss."""
+
+
+@options
+class TokenMSEOptions(LossNode):
+    """Mean squared error over all tokens alike."""
+
+    identity_name: ClassVar[str] = "token_mse"
+
+    def build(self) -> TokenLoss:
+        """Return :class:`raptor.tasks.distillation.losses.TokenMSE`."""
+        from raptor.tasks.distillation.losses import TokenMSE
+
+        return TokenMSE()
+
+
+@options
+class WeightedTokenMSEOptions(LossNode):
+    """Weighted sum of the mean squared errors of the token types."""
+
+    identity_name: ClassVar[str] = "weighted_token_mse"
+
+    cls: float = option(doc="Weight of the class token", ge=0)
+    registers: float = option(doc="Weight of the registers", ge=0)
+    patches: float = option(doc="Weight of the patch tokens", ge=0)
+
+    def __post_init__(self) -> None:
+        if self.cls == self.registers == self.patches == 0:
+            raise Invalid("cls", self.cls, "one weight above 0 among cls, registers and patches", "set one")
+
+    def build(self) -> TokenLoss:
+        """Return :class:`raptor.tasks.distillation.losses.WeightedTokenMSE`."""
+        from raptor.tasks.distillation.losses import WeightedTokenMSE
+
+        return WeightedTokenMSE(self.cls, self.registers, self.patches)
+
+
+@options
+class VarianceScaledMSEOptions(WeightedTokenMSEOptions):
+    """As the weighted sum, each type's error divided by the teacher's variance of that type in the batch."""
+
+    identity_name: ClassVar[str] = "variance_scaled_mse"
+
+    def build(self) -> TokenLoss:
+        """Return :class:`raptor.tasks.distillation.losses.VarianceScaledMSE`."""
+        from raptor.tasks.distillation.losses import VarianceScaledMSE
+
+        return VarianceScaledMSE(self.cls, self.registers, self.patches)
+
+
+@options
+class DistillationOptions(TaskNode):
+    """What both stages of distillation share."""
+
+    name: str = option("distillation", "Name of the task in results", identity=False)
+    optimizer: OptimizerNode = option(doc="Optimiser")
+    schedule: ScheduleNode | None = option(WarmupCosineOptions(), "Learning-rate schedule; null keeps the rate")
+    loss: LossNode = option(doc="Loss of one predicted layer")
+    last_phase_loss: LossNode | None = option(None, "Loss of a phase that ends at the last layer; null takes loss")
+    teacher_forcing: float = option(
+        0.0,
+        "Steps over which teacher forcing fades out; .inf never",
+        unit="share of the steps",
+        ge=0,
+        allow_inf_nan=True,
+    )
+    rollout_growth: float = option(
+        0.0, "Steps over which rollouts grow from one layer to all", unit="share of the steps", ge=0, le=1
+    )
+    input_noise: float = option(0.0, "Standard deviation of noise on the tokens that enter a rollout", ge=0)
+
+    def __post_init__(self) -> None:
+        if self.teacher_forcing != self.teacher_forcing:
+            raise Invalid("teacher_forcing", self.teacher_forcing, "number >= 0", "set it to a number, or to .inf")
+
+
+@options
+class DistillOptions(DistillationOptions):
+    """Stage 1: the block of each phase alone."""
+
+    identity_name: ClassVar[str] = "distill"
+
+    def build(self, context: Context) -> Distillation:
+        """Build stage 1; see :func:`raptor.tasks.distillation.build.distill`."""
+        from raptor.tasks.distillation.build import distill
+
+        return distill(self, context)
+
+
+@options
+class FinetuneOptions(DistillationOptions):
+    """Stage 2: the whole surrogate end to end."""
+
+    identity_name: ClassVar[str] = "finetune"
+
+    blocks: str | list[str] | None = option(None, "Run folders of stage 1; null starts from scratch")
+
+    def build(self, context: Context) -> Distillation:
+        """Build stage 2; see :func:`raptor.tasks.distillation.build.finetune`."""
+        from raptor.tasks.distillation.build import finetune
+
+        return finetune(self, context)
