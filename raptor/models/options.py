@@ -1,12 +1,24 @@
-"""Options of a surrogate: how depth is cut, and what a block is."""
+"""Options of a teacher, and of a surrogate: how depth is cut, and what a block is."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from raptor.utils.options import Invalid, option, options
+from raptor.utils.options import Choice, Invalid, option, options
+
+if TYPE_CHECKING:
+    from raptor.models.teacher import Teacher
 
 TokenType = Literal["cls", "registers", "patches"]
+
+
+class TeacherNode(Choice):
+    """A teacher: ``teacher=digits_vit|timm|...``, or a user's own by ``_target_``."""
+
+    @abstractmethod
+    def build(self, **changes: Any) -> Teacher:
+        """Build the teacher, with some keys changed."""
 
 
 @options

@@ -6,40 +6,58 @@ ones continue.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from raptor.errors import RunFolderError
+from raptor.errors import RunFolderError, show
 from raptor.runs import provenance
-from raptor.runs.identity import STATUS, identity, inputs
+from raptor.runs.identity import STATUS, Flat, differences, digest, flatten, inputs
+from raptor.runs.migration import CONFIG, IDENTITY, VERSION, recorded, roots
+from raptor.runs.options import RunOptions
 from raptor.utils import distributed, signals
 from raptor.utils.files import read_json, write_json, write_text
 
 log = logging.getLogger(__name__)
 
-RESULT, CONFIG, LOG = "result.json", "config.yaml", "log.txt"
+RESULT, LOG = "result.json", "log.txt"
 PROVENANCE, DIFF = "provenance.json", "code.diff"
 HAND_OVER = 5.0  # seconds within which whoever submitted a job lets go of its folder
 
 
-def run_path(config: DictConfig, default_name: str) -> Path:
-    """``<paths.runs>/<study>/<name>``; without a name, ``default_name`` and a digest of the identity."""
-    name = config.name
-    if name is None:
-        digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True, default=str).encode()).hexdigest()
-        name = f"{default_name}-{digest[:8]}"
-    return Path(config.paths.runs) / str(config.study) / str(name)
+def run_path(options: RunOptions, default_name: str, former_name: str | None = None) -> Path:
+    """Return ``<paths.runs>/<study>/<name>``; without a name, ``default_name`` and a digest of the identity.
+
+    Parameters
+    ----------
+    options
+        Typed configuration.
+    default_name
+        Beginning of the folder's name where ``name`` is null.
+    former_name
+        The same in the first version of identities: a folder ``former_name-DIGEST`` of equal identity is taken.
+    """
+    study = Path(options.paths.runs) / str(options.study)
+    if options.name is not None:
+        return study / str(options.name)
+    flat = flatten(options, roots(options))
+    path = study / f"{default_name}-{digest(flat)[:6]}"
+    if former_name is None or path.exists():
+        return path
+    for earlier in sorted(study.glob(f"{former_name}-{'[0-9a-f]' * 8}")):
+        theirs = None if (earlier / IDENTITY).is_file() else recorded(earlier, type(options))
+        if theirs is not None and not differences(flat, theirs):
+            return earlier
+    return path
 
 
 class RunFolder:
@@ -47,10 +65,12 @@ class RunFolder:
 
     Parameters
     ----------
+    options
+        Typed configuration of the job.
     config
-        Composed configuration of the job.
-    default_name
-        Beginning of the folder's name where ``name`` is null.
+        The same as it was composed.
+    default_name, former_name
+        As in :func:`run_path`.
     track_inputs
         Whether a run counts as another one when the models or files that it builds on have changed.
     path
@@ -61,14 +81,17 @@ class RunFolder:
 
     def __init__(
         self,
+        options: RunOptions,
         config: DictConfig,
         default_name: str,
+        former_name: str | None = None,
+        *,
         track_inputs: bool = True,
         path: Path | None = None,
         has_result: bool = True,
     ) -> None:
-        self.config, self.track_inputs, self.has_result = config, track_inputs, has_result
-        self.path = path or run_path(config, default_name)
+        self.options, self.config, self.track_inputs, self.has_result = options, config, track_inputs, has_result
+        self.path = path or run_path(options, default_name, former_name)
         self.code: dict[str, Any] | None = None  # what was submitted, where a launcher knows better than this process
         self._status: dict[str, Any] = {}
 
@@ -89,26 +112,37 @@ class RunFolder:
         return result if status and result and status.get("state") == "finished" else None
 
     def _check_identity(self) -> None:
-        path = self.path / CONFIG
         made = ("checkpoints", RESULT, "model.json")  # a run that failed before it made anything binds nobody
-        if not path.is_file() or not any((self.path / name).exists() for name in made):
+        theirs = recorded(self.path, type(self.options))
+        if theirs is None or not any((self.path / name).exists() for name in made):
             return
-        ours, theirs = identity(self.config), identity(OmegaConf.load(path))  # type: ignore[arg-type]
-        differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]
+        differing = differences(self._flat, theirs)
         if differing:
-            shown = "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} now" for key in differing[:4])
-            raise RunFolderError(
-                f"{self.path} holds a run of another configuration ({len(differing)} keys differ: {shown}). "
-                "Choose another name=..., or delete that folder"
-            )
+            some = list(differing.items())[:4]
+            shown = "; ".join(f"{key} is {show(before)} there, {show(now)} here" for key, (before, now) in some)
+            expected = f"a run of this configuration ({len(differing)} keys differ: {shown})"
+            raise RunFolderError.of("folder", self.path, expected, "choose another name=..., or delete that folder")
         before = (read_json(self.path / STATUS) or {}).get("inputs", {})
-        now = inputs(self.config) if self.track_inputs else before
+        now = inputs(self.options) if self.track_inputs else before
         for key in before.keys() & now.keys():
             if before[key] != now[key]:
-                raise RunFolderError(
-                    f"{self.path} was made from another {key}={OmegaConf.select(self.config, key)}, which has changed "
-                    "since: delete that folder to run it anew, or choose another name=..."
-                )
+                expected = f"the same content as when {self.path} was made"
+                fix = "delete that folder to run it anew, or choose another name=..."
+                raise RunFolderError.of(key, self._flat.get(key, (key, None))[0], expected, fix)
+
+    @cached_property
+    def _flat(self) -> Flat:
+        return flatten(self.options, roots(self.options))
+
+    def is_recorded(self) -> bool:
+        """Whether the folder records a run of this very configuration, whatever became of it."""
+        theirs = recorded(self.path, type(self.options))
+        return theirs is not None and not differences(self._flat, theirs)
+
+    def _write_config(self) -> None:
+        write_text(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
+        values = {key: value for key, (value, _) in self._flat.items()}
+        write_json(self.path / IDENTITY, {"version": VERSION, "command": self.options.command, "values": values})
 
     def status(self) -> dict[str, Any]:
         """What ``status.json`` says; empty if there is none."""
@@ -128,7 +162,7 @@ class RunFolder:
             earlier = self.status()
             kept: dict[str, Any] = {key: earlier[key] for key in ("attempt", "preempted", "inputs") if key in earlier}
             self._status = {"state": "queued", **kept, "submitted": _now()}
-            write_text(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
+            self._write_config()
             self._write_provenance(attempt=None)
             self.update()
 
@@ -212,9 +246,9 @@ class RunFolder:
             **({"submitted": earlier["submitted"]} if "submitted" in earlier else {}),
             "started": _now(),
             **machine,
-            "inputs": inputs(self.config) if self.track_inputs else {},
+            "inputs": inputs(self.options) if self.track_inputs else {},
         }
-        write_text(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
+        self._write_config()
         self.update()
         self._write_provenance({"number": self._status["attempt"], "started": self._status["started"], **machine})
 
@@ -253,7 +287,7 @@ class RunFolder:
             return result
         result = {
             "schema": 1,
-            "study": str(self.config.study),
+            "study": str(self.options.study),
             "name": self.path.name,
             **result,
             "attempts": self._status["attempt"],

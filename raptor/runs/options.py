@@ -38,8 +38,12 @@ class RunOptions:
 
     command: ClassVar[str]
 
-    study: str | int | float = option("default", "Runs of one study stand side by side in <paths.runs>/<study>/", identity=False)
-    name: str | int | float | None = option(None, "Folder of the run; null makes one from what it computes", identity=False)
+    study: str | int | float = option(
+        "default", "Runs of one study stand side by side in <paths.runs>/<study>/", identity=False
+    )
+    name: str | int | float | None = option(
+        None, "Folder of the run; null makes one from what it computes", identity=False
+    )
     paths: PathsOptions = option(PathsOptions(), "Roots of everything on disk", identity=False)
     grid: dict[str, Any] = option({}, "Values that the sweep of an experiment goes through", identity=False, open=True)
 
