@@ -24,7 +24,8 @@ class _Frozen(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Launch a sweep; its jobs return nothing to Hydra, their results are in their folders."""
         from raptor.cli import sweeps
-        from raptor.cli.command import check_keys, set_up_logging
+        from raptor.cli.logs import set_up_logging
+        from raptor.launching.job import command
         from raptor.launching.plan import launch, launcher_options
 
         set_up_logging()
@@ -33,7 +34,7 @@ class _Frozen(Launcher):
         for i, overrides in enumerate(job_overrides, start=initial_job_idx):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             with sweeps.as_job(config, i) as resolved:
-                check_keys(resolved, name)
+                command(name).parse(resolved)
                 configs.append(resolved)
         launch(name, configs, launcher_options(self.config.hydra.launcher))
         return [JobReturn(overrides=list(o), status=JobStatus.COMPLETED) for o in job_overrides]

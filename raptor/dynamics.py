@@ -9,71 +9,70 @@ import time
 from functools import partial
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from raptor.cli.command import command
 from raptor.runs.folder import RunFolder
 from raptor.runs.identity import check_inputs, identity, inputs
+from raptor.runs.migration import roots
+from raptor.studies.dynamics.options import DynamicsOptions
 
 log = logging.getLogger("raptor.dynamics")
 
 
-def folder(config: DictConfig) -> RunFolder:
-    """The run folder of a configuration."""
-    return RunFolder(config, default_name="dynamics")
+def folder(options: DynamicsOptions, config: DictConfig) -> RunFolder:
+    """Make the run folder of a configuration."""
+    return RunFolder(options, config, "dynamics", former_name="dynamics")
 
 
-@command("dynamics", folder)
-def main(config: DictConfig, run: RunFolder) -> None:
+@command(DynamicsOptions, folder)
+def main(options: DynamicsOptions, run: RunFolder) -> None:
     """Measure, or say that it is done."""
     result = run.result()
     if result is None:
-        check_inputs(config)
+        check_inputs(options)
         with run.recording():
-            result = measure(config, run)
+            result = measure(options, run)
     for finding in result["findings"]:
         log.info("%s (%s): %s", finding["finding"], finding["tokens"], finding["verdict"])
     log.info("%s: report.html, figures/, networks/*.npz, result.json", run)
 
 
-def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
+def measure(options: DynamicsOptions, run: RunFolder) -> dict[str, Any]:
     """Measure all networks, then write numbers, figures and the page."""
     import torch
-    from hydra.utils import instantiate
 
     from raptor.models.surrogate import Surrogate
     from raptor.studies.dynamics.arrays import file_name, read_arrays, write_arrays
     from raptor.studies.dynamics.batches import ImageBatches
     from raptor.studies.dynamics.measure import Dynamics
     from raptor.studies.dynamics.networks import networks_of
-    from raptor.studies.dynamics.options import DynamicsOptions
     from raptor.studies.dynamics.page import write_dynamics
 
     begin = time.monotonic()
-    torch.manual_seed(config.seed)
+    torch.manual_seed(options.seed)
     torch.backends.cudnn.allow_tf32 = False  # its convolutions would round pixels to ten bits, others than a CPU's
-    options = DynamicsOptions.of(OmegaConf.to_container(config, resolve=True))
-    networks = networks_of(config.teacher, list(config.surrogates), config.untrained)
+    networks = networks_of(options.teacher, options.surrogates, options.untrained)
     teacher = next(iter(networks.values()))
     options.check(teacher)
-    data = instantiate(config.data, _convert_="all")
-    data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=config.seed)
+    data = options.data.build()
+    data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=options.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = {32: torch.float32, 64: torch.float64}[options.precision]
-    images = ImageBatches(data, config.split, config.images, config.batch_size, device, dtype)
+    images = ImageBatches(data, options.split, options.images, options.batch_size, device, dtype)
     about = {
-        "teacher": config.teacher.name,
-        "weights": config.teacher.weights,
+        "teacher": getattr(options.teacher, "name", teacher.spec.name),
+        "weights": getattr(options.teacher, "weights", None),
         "data": data.name,
-        "split": config.split,
+        "split": options.split,
         "images": len(images),
         "trained": teacher.trained,
         "tokens": list(options.tokens),
         "given": options.boundaries is not None,
     }
-    log.info("%s on %d images of %s: %s", config.teacher.name, len(images), data.name, ", ".join(networks))
+    log.info("%s on %d images of %s: %s", about["teacher"], len(images), data.name, ", ".join(networks))
 
-    made_by = _digest(config)
+    made_by = _digest(options)
     boundaries = options.boundaries
     found: dict[str, dict[str, Any]] = {}
     for model in networks.values():
@@ -95,7 +94,7 @@ def measure(config: DictConfig, run: RunFolder) -> dict[str, Any]:
         {
             "task": "dynamics",
             "model": {},
-            "seed": config.seed,
+            "seed": options.seed,
             "source": about,
             "boundaries": boundaries,
             **summary,
@@ -108,9 +107,9 @@ def _say(run: RunFolder, before: int, networks: int, share: float) -> None:
     run.update(step=round(1000 * (before + share) / networks), total=1000)
 
 
-def _digest(config: DictConfig) -> str:
+def _digest(options: DynamicsOptions) -> str:
     """What networks measured before must have been measured with."""
-    made_of = {"config": identity(config), "inputs": inputs(config)}
+    made_of = {"config": identity(options, roots(options)), "inputs": inputs(options)}
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from raptor.cli.command import command
-from raptor.errors import ConfigError, from_node
+from raptor.errors import from_node
+from raptor.reporting.options import ReportOptions
 from raptor.runs.folder import RunFolder
 
 log = logging.getLogger("raptor.report")
@@ -21,39 +21,34 @@ ANALYSES = {  # reports of their own; called with study, output and title
 }
 
 
-def folder(config: DictConfig) -> RunFolder:
-    """Where the report is written."""
-    return RunFolder(config, default_name="report", track_inputs=False, path=Path(config.output), has_result=False)
+def folder(options: ReportOptions, config: DictConfig) -> RunFolder:
+    """Make the folder in which the report is written."""
+    return RunFolder(options, config, "report", track_inputs=False, path=Path(options.output), has_result=False)
 
 
-@command("report", folder)
-def main(config: DictConfig, run: RunFolder) -> None:
+@command(ReportOptions, folder)
+def main(options: ReportOptions, run: RunFolder) -> None:
     """Write the report of a study."""
     with run.recording():
-        write(config)
+        write(options)
         run.update(state="finished")
 
 
-def write(config: DictConfig) -> None:
+def write(options: ReportOptions) -> None:
     """Gather the results of a study into tables, figures and a page."""
-    from omegaconf import OmegaConf
-
     from raptor.reporting.crosstable import CrossTable
     from raptor.reporting.page import write_report
     from raptor.runs.study import Study
 
-    if config.analysis not in (None, *ANALYSES):
-        raise ConfigError(f"analysis={config.analysis} is unknown; choose {', '.join(ANALYSES)} or null")
-    study = Study(Path(config.paths.runs) / config.study)
-    output, title = Path(config.output), config.title or f"Raptor: {config.study}"
-    if config.analysis is not None:
-        print(get_method(ANALYSES[config.analysis])(study, output, title))
+    study = Study(Path(options.paths.runs) / str(options.study))
+    output, title = Path(options.output), options.title or f"Raptor: {options.study}"
+    if options.analysis is not None:
+        print(get_method(ANALYSES[options.analysis])(study, output, title))
         log.info("%s: tables and their data, figures, report.html", output)
         return
     cross = None
-    if config.table is not None:
-        node: Any = OmegaConf.to_container(config.table, resolve=True)
-        cross = from_node(partial(CrossTable, study), node, "table")
+    if options.table is not None:
+        cross = from_node(partial(CrossTable, study), options.table, "table")
     markdown = write_report(study, output, title, cross)
     print(markdown)
     log.info("%s: tables, runs.csv, figures/, report.html", output)

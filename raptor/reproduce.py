@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -18,45 +17,46 @@ from raptor.launching.plan import frozen, launcher_options, run_here, sort_all, 
 from raptor.launching.slurm import Slurm
 from raptor.launching.stage import Stage
 from raptor.report import folder
+from raptor.reporting.options import ReproduceOptions
 
 log = logging.getLogger("raptor.reproduce")
 
 COMMANDS = ("extract", "train", "phases", "dynamics", "report")
 
 
-@command("reproduce", folder)
-def main(config: DictConfig, run: object) -> None:
+@command(ReproduceOptions, folder)
+def main(options: ReproduceOptions, run: object) -> None:
     """Submit, or run, what is missing of a study."""
-    options = launcher_options(HydraConfig.get().launcher)
+    launcher = launcher_options(HydraConfig.get().launcher)
     given = {o: o.lstrip("+").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task}
     if "study" in given.values():
         raise ConfigError("study: the experiment says which; to keep two apart, set paths.runs=... or RAPTOR_RUNS")
     handed_on = [o for o, key in given.items() if key == "paths"]
     experiment = HydraConfig.get().runtime.choices.get("experiment")
-    if not config.stages:
+    if not options.stages:
         raise ConfigError(f"experiment={experiment} lists no stages: choose one that does, such as table1_mini")
     of_report = [o for o, key in given.items() if key in ("output", "title", "table")]
-    lines = [*config.stages, shlex.join(["report", f"experiment={experiment}", *of_report])]
+    lines = [*options.stages, shlex.join(["report", f"experiment={experiment}", *of_report])]
     stages = []
     for line in lines:
         name, *overrides = shlex.split(line)
         if name not in COMMANDS:
             raise ConfigError(f"stages: {line!r} begins with none of {', '.join(COMMANDS)}")
-        more = list(config.train) if name == "train" else []
+        more = list(options.train) if name == "train" else []
         jobs = sweeps.jobs(name, [o for o in overrides if o != "-m"] + handed_on + more)
-        stages.append(Stage(_title(name, overrides), frozen(name, [job.config for job in jobs], options)))
+        stages.append(Stage(_title(name, overrides), frozen(name, [job.config for job in jobs], launcher)))
     sort_all(stages)
     report = stages[-1]
     if report.to_run and not any(stage.to_run or stage.under_way for stage in stages[:-1]) and _newest(stages):
         report.to_run, report.finished = [], report.jobs
-    study = Path(config.paths.runs) / str(config.study)
-    if isinstance(options, Slurm):
-        Console().print(_summary(stages, submit(stages, options)))
-        log.info("python -m raptor.status %s shows how they do; the report will stand in %s", study, config.output)
-    elif failed := run_here(stages, options):
+    study = Path(options.paths.runs) / str(options.study)
+    if isinstance(launcher, Slurm):
+        Console().print(_summary(stages, submit(stages, launcher)))
+        log.info("python -m raptor.status %s shows how they do; the report will stand in %s", study, options.output)
+    elif failed := run_here(stages, launcher):
         raise LaunchError(f"{failed} jobs failed: python -m raptor.status {study} says why; the same command goes on")
     else:
-        log.info("%s: the report of %d jobs", config.output, sum(len(stage.jobs) for stage in stages) - 1)
+        log.info("%s: the report of %d jobs", options.output, sum(len(stage.jobs) for stage in stages) - 1)
 
 
 def _newest(stages: list[Stage]) -> bool:

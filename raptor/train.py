@@ -4,44 +4,70 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import Any, ClassVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from raptor.cli.command import command
-from raptor.errors import ConfigError, from_node
+from raptor.data.options import DataNode, SourceNode
+from raptor.models.options import SurrogateOptions, TeacherNode
 from raptor.runs.folder import RunFolder
 from raptor.runs.identity import check_inputs
+from raptor.runs.options import RecipeOptions, RunOptions
+from raptor.tasks.context import Context, TaskNode
+from raptor.training.options import CallbackNode, LoggerNode, TrainerOptions
+from raptor.utils.options import option, options
 
 log = logging.getLogger("raptor.train")
 
 
-def folder(config: DictConfig) -> RunFolder:
-    """The run folder of a configuration."""
-    return RunFolder(config, default_name=f"{config.task.name}-seed{config.seed}")
+@options
+class TrainOptions(RunOptions):
+    """One job: a task on a teacher and data."""
+
+    command: ClassVar[str] = "train"
+
+    seed: int = option("Seed of everything random", default=0, ge=0, lt=2**32)
+    task: TaskNode = option("What is trained")
+    teacher: TeacherNode = option("The ViT whose layers are matched or probed")
+    recipe: RecipeOptions = option("Size of the training; other nodes refer to it", identity=False)
+    surrogate: SurrogateOptions = option("How depth is cut, and what a block is", default=SurrogateOptions())
+    data: DataNode = option("Images")
+    activations: SourceNode = option("Where training takes the teacher's layers from")
+    trainer: TrainerOptions = option(
+        "Lightning's trainer, and how blocks are executed", default=TrainerOptions(max_steps=1)
+    )
+    logger: dict[str, LoggerNode | None] = option("Loggers", default={}, identity=False)
+    callbacks: dict[str, CallbackNode | None] = option("Lightning callbacks", default={})
 
 
-@command("train", folder)
-def main(config: DictConfig, run: RunFolder) -> float | None:
+def folder(options: TrainOptions, config: DictConfig) -> RunFolder:
+    """Make the run folder of a configuration."""
+    name = f"{options.task.run_name(options.surrogate)}-seed{options.seed}"
+    return RunFolder(options, config, name, former_name=f"{options.task.name}-seed{options.seed}")
+
+
+@command(TrainOptions, folder)
+def main(options: TrainOptions, run: RunFolder) -> float | None:
     """Run the job of a configuration, or say that it is finished."""
     result = run.result()
     if result is not None:
         log.info("%s is finished: %s", run, _shown(result["metrics"]))
     else:
-        check_inputs(config)
+        check_inputs(options)
         with run.recording():
-            result = train(config, run)
+            result = train(options, run)
         log.info("%s: %s", run, _shown(result["metrics"]))
     return result["metrics"].get(result.get("selection", {}).get("score", "val/top1"))
 
 
-def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
+def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
     """Train the task of a configuration and write its result.
 
     Parameters
     ----------
-    config
-        Composed from ``configs/train.yaml``.
+    options
+        Typed configuration.
     run
         Its run folder, being recorded. A checkpoint in it is continued from.
 
@@ -51,33 +77,24 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
         What ``result.json`` holds.
     """
     import pytorch_lightning as pl
-    from hydra.utils import instantiate
 
     from raptor.models.io import state_fingerprint
     from raptor.runs.history import curves, read_metrics
-    from raptor.tasks.distillation.phases import SurrogateOptions
     from raptor.training.callbacks import CHECKPOINT
     from raptor.training.loggers import finish
     from raptor.training.trainer import build_trainer, check_processes
 
     begin = time.monotonic()
-    pl.seed_everything(config.seed, verbose=False)
-    teacher = instantiate(config.teacher, _convert_="all")
-    data = instantiate(config.data, _convert_="all")
-    data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=config.seed)
-    trainer = build_trainer(config, run, data)
-    surrogate: Any = OmegaConf.to_container(config.surrogate, resolve=True)
-    options = from_node(SurrogateOptions, surrogate, "surrogate")
-    source = instantiate(config.activations, _convert_="all")
-    build = instantiate(config.task, _partial_=True, _convert_="all")
-    try:
-        task = build(teacher=teacher, data=data, source=source, surrogate=options, seed=config.seed)
-    except TypeError as error:
-        raise ConfigError(f"task: {error}; see --cfg job for the keys it has") from error
+    pl.seed_everything(options.seed, verbose=False)
+    teacher, data = options.teacher.build(), options.data.build()
+    data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=options.seed)
+    trainer = build_trainer(options.trainer, options.logger, options.callbacks, run, data)
+    context = Context(teacher, data, options.activations.build(), options.surrogate, options.seed)
+    task = options.task.build(context)
     check_processes(trainer, task, data)
 
     checkpoint = run.path / CHECKPOINT if (run.path / CHECKPOINT).is_file() else None
-    log.info("%s: %s for %d steps%s", run, config.task.name, trainer.max_steps, ", continued" if checkpoint else "")
+    log.info("%s: %s for %d steps%s", run, task.name, trainer.max_steps, ", continued" if checkpoint else "")
     loggers, status = trainer.loggers, "failed"
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -91,11 +108,11 @@ def train(config: DictConfig, run: RunFolder) -> dict[str, Any]:
         return {"metrics": metrics}
 
     result = {
-        "task": config.task.name,
-        "seed": config.seed,
+        "task": task.name,
+        "seed": options.seed,
         "model": task.describe(),
         "teacher": {
-            "weights": config.teacher.weights,
+            "weights": getattr(options.teacher, "weights", None),
             "vit": teacher.spec.name,
             "layers": teacher.num_layers,
         },

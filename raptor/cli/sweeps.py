@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from raptor.errors import ConfigError
 from raptor.utils.files import CONFIGS
 
 FEW = 8  # jobs that are composed one after the other
@@ -56,22 +57,35 @@ def jobs(config_name: str, overrides: Sequence[str]) -> list[Job]:
         given = {o.split("=")[0] for o in overrides}
         params = [f"{k}={v}" for k, v in (root.hydra.sweeper.params or {}).items() if k not in given]
         parsed = OverridesParser.create().parse_overrides([*params, *overrides])
-        batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-        lists = [list(job) for batch in batches for job in batch]
+        choices = {override.get_key_element(): _choices(override) for override in parsed}  # the last of a key counts
+        lists = [list(job) for job in itertools.product(*choices.values())]
         configs = _each(functools.partial(_compose, config_name), lists)
         return [Job(job, config) for job, config in zip(lists, configs, strict=True)]
 
 
-def shown(config_name: str) -> bool:
-    """Print every job of a sweep, if the command line says ``-m --cfg job``; Hydra would show the first alone."""
-    arguments = get_args_parser().parse_args()
-    if not (arguments.multirun and arguments.cfg == "job") or arguments.config_dir or arguments.package:
-        return False
-    found = jobs(config_name, arguments.overrides)
+def print_jobs(config_name: str, overrides: Sequence[str]) -> None:
+    """Print every job of a sweep; Hydra's ``-m --cfg job`` would show the first alone."""
+    found = jobs(config_name, overrides)
     for i, job in enumerate(found, start=1):
         print(f"--- # job {i} of {len(found)}: {' '.join(job.overrides)}")
         print(OmegaConf.to_yaml(job.config), end="")
-    return True
+
+
+def _choices(override: Override) -> list[str]:
+    """List the overrides that a swept one stands for, or itself alone.
+
+    Raises
+    ------
+    ConfigError
+        If it is a sweep over an interval, which has no list of jobs.
+    """
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        expected = "a list of values such as 1,2,3, or range(1,4)"
+        raise ConfigError.of(key, override.get_value_element_as_str(), expected, "list the values")
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
 def _sweeps(override: str) -> bool:

@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,15 @@ Activations = dict[int, Tensor]  # layer to (B, N, D)
 
 
 class ActivationSource(ABC):
-    """What feeds a distillation. All sources give the same batches for the same seed and step."""
+    """What feeds a distillation. All sources give the same batches for the same seed and step.
+
+    Attributes
+    ----------
+    reads_images
+        Whether training batches are images.
+    """
+
+    reads_images: ClassVar[bool] = False
 
     @abstractmethod
     def connect(self, data: ImageData, teacher: Teacher, layers: Collection[int]) -> None:
@@ -47,6 +55,8 @@ class ActivationSource(ABC):
 
 class Online(ActivationSource):
     """Images in; the frozen teacher runs in the step, no deeper than needed."""
+
+    reads_images: ClassVar[bool] = True
 
     def connect(self, data: ImageData, teacher: Teacher, layers: Collection[int]) -> None:
         """Nothing to do: batches of images are what the data gives."""

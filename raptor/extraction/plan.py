@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import Tensor
 
 from raptor.data.module import ImageData
@@ -19,15 +17,12 @@ from raptor.data.pixels import CONTENT as PIXELS
 from raptor.data.pixels import pixel_fields
 from raptor.data.sampling import Images
 from raptor.data.skipping import Attempts
-from raptor.data.sources import CONTENT as ACTIVATIONS
 from raptor.data.sources import Online, about, activation_fields, layer_field
 from raptor.data.store.layout import DTYPES, Field, Store
 from raptor.errors import ConfigError
+from raptor.extraction.options import ExtractOptions
 from raptor.models.teacher import Teacher, freeze
 
-ACTIVATION_DTYPES = ("float32", "bfloat16", "float16")
-PRECISIONS = ("32-true", "bf16-mixed")
-DEFAULT_SPLITS = {ACTIVATIONS: ("train",), PIXELS: ("train", "val")}
 Batch = dict[str, Tensor]
 Make = Callable[[Tensor], Batch]  # uint8 images (B, C, H, W) to fields without the label
 
@@ -133,39 +128,6 @@ def layers(
     return Extraction(folder, data, data.images(split), activation_fields(teacher, which, dtype), make, made_of)
 
 
-def check_options(config: DictConfig) -> None:
-    """Check what needs neither teacher nor data.
-
-    Raises
-    ------
-    ConfigError
-        Naming the key.
-    """
-    for key, known in (("content", DEFAULT_SPLITS), ("dtype", ACTIVATION_DTYPES), ("precision", PRECISIONS)):
-        if config[key] not in known:
-            raise ConfigError(f"{key}={config[key]} is unknown; choose {', '.join(known)}")
-    for key in ("shard_size", "workers", "parts"):
-        if not isinstance(config[key], int) or config[key] < 1:
-            raise ConfigError(f"{key}={config[key]} must be a whole number above 0")
-    if not isinstance(config.part, int) or not 0 <= config.part < config.parts:
-        raise ConfigError(f"part={config.part} must be one of 0..{config.parts - 1} (parts={config.parts})")
-    if unknown := sorted(set(_splits(config)) - {"train", "val"}):
-        raise ConfigError(f"splits={unknown}: known are train and val")
-
-
-def _splits(config: DictConfig) -> list[str]:
-    if config.splits is None:
-        return list(DEFAULT_SPLITS[config.content])
-    return [config.splits] if isinstance(config.splits, str) else list(config.splits)
-
-
-def folders(config: DictConfig) -> dict[str, Path]:
-    """The store of each split: subfolders for a pixel cache, and for layers of any split but the training images."""
-    root = Path(config.store)
-    plain = "train" if config.content == ACTIVATIONS else None
-    return {split: root if split == plain else root / split for split in _splits(config)}
-
-
 def choose_layers(layers: Any, num_layers: int) -> list[int]:
     """Layers to store, None for all.
 
@@ -197,24 +159,24 @@ def choose_device(name: str, rank: int) -> torch.device:
     return torch.device(name, rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
 
 
-def plan(config: DictConfig) -> list[Extraction]:
-    """The stores that a configuration asks for, with teacher and data ready to fill them.
+def plan(options: ExtractOptions) -> list[Extraction]:
+    """List the stores that options ask for, with teacher and data ready to fill them.
 
     Raises
     ------
     RaptorError
         If teacher or data cannot be had, or do not fit.
     """
-    torch.manual_seed(config.seed)
-    teacher = freeze(instantiate(config.teacher, _convert_="all"))
-    made_of_pixels = config.content == PIXELS
-    data = instantiate(config.data, _convert_="all", **({"pixels": None} if made_of_pixels else {}))
+    torch.manual_seed(options.seed)
+    teacher = freeze(options.teacher.build())
+    made_of_pixels = options.content == PIXELS
+    data = options.data.build(**({"pixels": None} if made_of_pixels else {}))
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     if made_of_pixels:
-        return [pixels(folder, data, split) for split, folder in folders(config).items()]
-    which = choose_layers(config.layers, teacher.num_layers)
-    teacher.to(choose_device(config.device, rank=int(os.environ.get("LOCAL_RANK", 0))))
+        return [pixels(folder, data, split) for split, folder in options.folders().items()]
+    which = choose_layers(options.layers, teacher.num_layers)
+    teacher.to(choose_device(options.device, rank=int(os.environ.get("LOCAL_RANK", 0))))
     return [
-        layers(folder, data, split, teacher, which, config.dtype, config.precision)
-        for split, folder in folders(config).items()
+        layers(folder, data, split, teacher, which, options.dtype, options.precision)
+        for split, folder in options.folders().items()
     ]

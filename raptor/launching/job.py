@@ -45,8 +45,11 @@ class FrozenJob:
 
     @classmethod
     def of(cls, command: str, config: DictConfig, code: dict[str, Any], grace: float = 90.0) -> FrozenJob:
-        """Freeze a configuration."""
+        """Freeze a configuration, with the name of its folder: what that depends on may change until the job runs."""
         plain: Any = OmegaConf.to_container(config, resolve=True)
+        folder = globals()["command"](command).folder(config)
+        if plain["name"] is None and folder.named:
+            plain["name"] = folder.path.name
         return cls(command, plain, code, grace)
 
     @property

@@ -144,7 +144,7 @@ def launch(name: str, configs: Sequence[DictConfig], options: Slurm | Local) -> 
     sort_all([stage])
     for job in stage.to_run:
         if job.folder().has_result:
-            check_inputs(job.node)
+            check_inputs(job.entry.parse(job.node))
     log.info(
         "%d jobs: %d finished, %d under way, %d to run",
         *map(len, (jobs, stage.finished, stage.under_way, stage.to_run)),

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from raptor.errors import ConfigError, RunFolderError
 from raptor.launching.job import FrozenJob
 from raptor.launching.local import here
-from raptor.runs.folder import CONFIG, RunFolder
-from raptor.runs.identity import identity
+from raptor.runs.folder import RunFolder
 from raptor.runs.status import ENDED, state_of
 
 
@@ -68,5 +65,4 @@ def is_finished(job: FrozenJob, folder: RunFolder) -> bool:
         return folder.result() is not None
     if job.command != "extract" or job.config["verify"] or job.config["mend"]:
         return False
-    same = (folder.path / CONFIG).is_file() and identity(job.node) == identity(OmegaConf.load(folder.path / CONFIG))  # type: ignore[arg-type]
-    return same and folder.status().get("state") == "finished" and Path(job.config["store"]).exists()
+    return folder.is_recorded() and folder.status().get("state") == "finished" and Path(job.config["store"]).exists()

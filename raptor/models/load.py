@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from raptor.errors import ConfigError
 from raptor.models.heads import DepthProbe, LinearProbe
 from raptor.models.io import DESCRIPTION, describe, read, unreadable
 from raptor.models.surrogate import PhaseBlocks, Surrogate
@@ -12,6 +13,7 @@ from raptor.models.teacher import Teacher
 from raptor.models.tied import TiedSet
 from raptor.utils.files import resolve
 
+Kind = TypeVar("Kind")
 KINDS: dict[str, type[Any]] = {
     cls.kind: cls for cls in (Teacher, PhaseBlocks, Surrogate, TiedSet, LinearProbe, DepthProbe)
 }
@@ -44,3 +46,29 @@ def load(folder: str | Path) -> Any:
     if description["kind"] not in KINDS:
         raise unreadable(resolve(folder) / DESCRIPTION, description)
     return read(folder, KINDS[description["kind"]])
+
+
+def load_kind(folder: str | Path, kind: type[Kind], key: str) -> Kind:
+    """Load a model that a configuration names, once it is known to be of the kind that is needed.
+
+    Parameters
+    ----------
+    folder
+        As in :func:`load`.
+    kind
+        Class that the model must have.
+    key
+        Name of the key in the configuration.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such folder, or it holds a model of another kind.
+    """
+    if not resolve(folder).exists():
+        raise ConfigError.of(key, folder, "a run folder that exists", "finish the run that makes it first")
+    model = load(folder)
+    if not isinstance(model, kind):
+        expected = f"a folder with a {kind.__name__} (it holds a {type(model).__name__})"
+        raise ConfigError.of(key, folder, expected, "name the folder of another run")
+    return model

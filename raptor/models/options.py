@@ -25,11 +25,11 @@ class TeacherNode(Choice):
 class BlockOptions:
     """A recurrent block; the width is the teacher's."""
 
-    num_heads: int | None = option(None, "Attention heads; null takes the teacher's", ge=1)
-    mlp: Literal["swiglu", "gelu"] = option("swiglu", "Kind of MLP")
-    mlp_ratio: float = option(4.0, "Hidden width of the MLP as a multiple of the width", gt=0)
-    layer_scale: float | None = option(1e-5, "Initial LayerScale of both branches; null leaves it out")
-    depth_scaling: bool = option(True, "Scale branches and output by a learned function of the depth index")
+    num_heads: int | None = option("Attention heads; null takes the teacher's", default=None, ge=1)
+    mlp: Literal["swiglu", "gelu"] = option("Kind of MLP", default="swiglu")
+    mlp_ratio: float = option("Hidden width of the MLP as a multiple of the width", default=4.0, gt=0)
+    layer_scale: float | None = option("Initial LayerScale of both branches; null leaves it out", default=1e-5)
+    depth_scaling: bool = option("Scale branches and output by a learned function of the depth index", default=True)
 
 
 @options
@@ -38,21 +38,23 @@ class SurrogateOptions:
 
     renamed: ClassVar[dict[str, str]] = {"start": "init"}
 
-    k: int | None = option(None, "Number of phases; null takes as many as boundaries make, else 2", ge=1)
+    k: int | None = option("Number of phases; null takes as many as boundaries make, else 2", default=None, ge=1)
     boundaries: list[int] | None = option(
-        None, "Boundaries such as [7,10]; null takes k phases of phases_file or solver"
+        "Boundaries such as [7,10]; null takes k phases of phases_file or solver", default=None
     )
     phases: list[list[int]] | Literal["all"] | None = option(
-        None, "Stage 1: phases [[start,end],...], or all of phases_file; null takes those of the boundaries"
+        "Stage 1: phases [[start,end],...], or all of phases_file; null takes those of the boundaries", default=None
     )
-    phases_file: str | None = option(None, "A phases.json written by raptor.phases")
-    solver: Literal["exact", "greedy"] = option("exact", "Solver of max-cut where there is no file")
-    tokens: list[TokenType] = option(["cls", "patches"], "Token types of the distance between layers", min_length=1)
-    images: int = option(2000, "Training images for the distance", unit="images", ge=1)
+    phases_file: str | None = option("A phases.json written by raptor.phases", default=None)
+    solver: Literal["exact", "greedy"] = option("Solver of max-cut where there is no file", default="exact")
+    tokens: list[TokenType] = option(
+        "Token types of the distance between layers", default=["cls", "patches"], min_length=1
+    )
+    images: int = option("Training images for the distance", default=2000, unit="images", ge=1)
     init: Literal["random", "middle", "mean"] = option(
-        "random", "Initial blocks: random, or the teacher's middle block of a phase or the mean of its blocks"
+        "Initial blocks: random, or the teacher's middle block of a phase or the mean of its blocks", default="random"
     )
-    block: BlockOptions = option(BlockOptions(), "The block")
+    block: BlockOptions = option("The block", default=BlockOptions())
 
     def __post_init__(self) -> None:
         if self.boundaries is not None and self.k is not None and len(self.boundaries) + 1 != self.k:
@@ -68,6 +70,11 @@ class SurrogateOptions:
 
     def _shown(self) -> str:
         return str(self.boundaries).replace(" ", "")
+
+    @property
+    def num_phases(self) -> int:
+        """Number of phases k: given, or one more than there are boundaries, else 2."""
+        return len(self.boundaries) + 1 if self.boundaries is not None else self.k or 2
 
     @property
     def given(self) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class RunFolder:
         has_result: bool = True,
     ) -> None:
         self.options, self.config, self.track_inputs, self.has_result = options, config, track_inputs, has_result
+        self.named = path is None  # whether the folder's name is that of the run
         self.path = path or run_path(options, default_name, former_name)
         self.code: dict[str, Any] | None = None  # what was submitted, where a launcher knows better than this process
         self._status: dict[str, Any] = {}

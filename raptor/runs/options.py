@@ -13,23 +13,23 @@ LONGEST = 200  # characters of a folder's name; file systems stop at 255 bytes
 class PathsOptions:
     """Roots of everything on disk."""
 
-    runs: str = option("runs", "Root of all run folders", identity=False)
-    data: str = option("data", "Root of data sets", identity=False)
-    stores: str = option("stores", "Root of pixel caches and activation stores", identity=False)
-    imagenet: str = option("data/imagenet", "ImageNet-1k: holds train/ and val/", identity=False)
-    ade20k: str = option("data/ADEChallengeData2016", "ADE20K: holds images/ and annotations/", identity=False)
-    nyuv2: str = option("data/nyu_data", "NYUv2: holds data/nyu2_train.csv", identity=False)
+    runs: str = option("Root of all run folders", default="runs", identity=False)
+    data: str = option("Root of data sets", default="data", identity=False)
+    stores: str = option("Root of pixel caches and activation stores", default="stores", identity=False)
+    imagenet: str = option("ImageNet-1k: holds train/ and val/", default="data/imagenet", identity=False)
+    ade20k: str = option("ADE20K: holds images/ and annotations/", default="data/ADEChallengeData2016", identity=False)
+    nyuv2: str = option("NYUv2: holds data/nyu2_train.csv", default="data/nyu_data", identity=False)
 
 
 @options
 class RecipeOptions:
     """Size of a training; other nodes refer to it."""
 
-    steps: int = option(doc="Optimiser steps", unit="steps", ge=0, identity=False)
-    batch_size: int = option(doc="Images of a step", unit="images", ge=1, identity=False)
-    lr: float = option(doc="Learning rate of distillation", gt=0, identity=False)
-    checkpoint_every: int = option(doc="Steps between two checkpoints", unit="steps", ge=1, identity=False)
-    layer_scale: float | None = option(doc="Initial LayerScale of a block; null leaves it out", identity=False)
+    steps: int = option("Optimiser steps", unit="steps", ge=0, identity=False)
+    batch_size: int = option("Images of a step", unit="images", ge=1, identity=False)
+    lr: float = option("Learning rate of distillation", gt=0, identity=False)
+    checkpoint_every: int = option("Steps between two checkpoints", unit="steps", ge=1, identity=False)
+    layer_scale: float | None = option("Initial LayerScale of a block; null leaves it out", identity=False)
 
 
 @options
@@ -39,13 +39,15 @@ class RunOptions:
     command: ClassVar[str]
 
     study: str | int | float = option(
-        "default", "Runs of one study stand side by side in <paths.runs>/<study>/", identity=False
+        "Runs of one study stand side by side in <paths.runs>/<study>/", default="default", identity=False
     )
     name: str | int | float | None = option(
-        None, "Folder of the run; null makes one from what it computes", identity=False
+        "Folder of the run; null makes one from what it computes", default=None, identity=False
     )
-    paths: PathsOptions = option(PathsOptions(), "Roots of everything on disk", identity=False)
-    grid: dict[str, Any] = option({}, "Values that the sweep of an experiment goes through", identity=False, open=True)
+    paths: PathsOptions = option("Roots of everything on disk", default=PathsOptions(), identity=False)
+    grid: dict[str, Any] = option(
+        "Values that the sweep of an experiment goes through", default={}, identity=False, open=True
+    )
 
     def __post_init__(self) -> None:
         for key in ("study", "name"):

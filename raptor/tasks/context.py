@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from raptor.errors import ConfigError
 from raptor.utils.options import Choice
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class TaskNode(Choice):
 
     name: str
 
+    def run_name(self, surrogate: SurrogateOptions) -> str:
+        """Return the beginning of a run folder's name."""
+        return self.name
+
     @abstractmethod
     def build(self, context: Context) -> Task:
         """Build the task.
@@ -55,3 +60,15 @@ class TaskNode(Choice):
         ConfigError
             If it does not fit the teacher or the data.
         """
+
+
+def check_reads_images(context: Context, task: str) -> None:
+    """Refuse stored activations for a task that reads images.
+
+    Raises
+    ------
+    ConfigError
+        If the source is a store.
+    """
+    if not context.source.reads_images:
+        raise ConfigError.of("activations", "cached", f"online: task={task} reads images", "set activations=online")

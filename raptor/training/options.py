@@ -32,17 +32,17 @@ class AdamWOptions(OptimizerNode):
 
     identity_name: ClassVar[str] = "adamw"
 
-    lr: float = option(1e-3, "Learning rate", gt=0)
-    weight_decay: float = option(1e-2, "Decoupled weight decay", ge=0)
-    betas: list[float] = option([0.9, 0.999], "Decay of both moment estimates", min_length=2, max_length=2)
-    eps: float = option(1e-8, "Term added to the denominator", ge=0)
-    fused: bool = option(True, "One kernel for all parameters")
+    lr: float = option("Learning rate", default=1e-3, gt=0)
+    weight_decay: float = option("Decoupled weight decay", default=1e-2, ge=0)
+    betas: list[float] = option("Decay of both moment estimates", default=[0.9, 0.999], min_length=2, max_length=2)
+    eps: float = option("Term added to the denominator", default=1e-8, ge=0)
+    fused: bool = option("One kernel for all parameters", default=True)
 
     def build(self) -> MakeOptimizer:
         """Return ``torch.optim.AdamW`` with these settings."""
         import torch
 
-        settings = {"betas": tuple(self.betas), "eps": self.eps, "fused": self.fused}
+        settings: Any = {"betas": tuple(self.betas), "eps": self.eps, "fused": self.fused}
         return partial(torch.optim.AdamW, lr=self.lr, weight_decay=self.weight_decay, **settings)
 
 
@@ -52,10 +52,10 @@ class MuonOptions(OptimizerNode):
 
     identity_name: ClassVar[str] = "muon"
 
-    lr: float = option(1e-2, "Spectral norm of a step relative to the matrix's shape", gt=0)
-    fallback_lr_scale: float = option(0.1, "Learning rate of AdamW as a share of lr", gt=0)
-    weight_decay: float = option(1e-4, "Decoupled weight decay", ge=0)
-    adjust_lr_fn: str = option("rms_to_rms", "timm's scaling of the step by the matrix's shape")
+    lr: float = option("Spectral norm of a step relative to the matrix's shape", default=1e-2, gt=0)
+    fallback_lr_scale: float = option("Learning rate of AdamW as a share of lr", default=0.1, gt=0)
+    weight_decay: float = option("Decoupled weight decay", default=1e-4, ge=0)
+    adjust_lr_fn: str = option("timm's scaling of the step by the matrix's shape", default="rms_to_rms")
 
     def build(self) -> MakeOptimizer:
         """Return ``timm.optim.Muon`` with these settings."""
@@ -80,9 +80,9 @@ class WarmupCosineOptions(ScheduleNode):
     identity_name: ClassVar[str] = "warmup_cosine"
 
     warmup: float = option(
-        0.032, "Warm-up; 10,000 of 312,500 steps in the paper", unit="share of the steps", ge=0, le=1
+        "Warm-up; 10,000 of 312,500 steps in the paper", default=0.032, unit="share of the steps", ge=0, le=1
     )
-    min_lr: float = option(1e-6, "Learning rate at the end", ge=0)
+    min_lr: float = option("Learning rate at the end", default=1e-6, ge=0)
 
     def build(self) -> MakeSchedule:
         """Return :func:`raptor.training.schedules.warmup_cosine` with these settings."""
@@ -97,9 +97,9 @@ class WarmupCosineSharesOptions(ScheduleNode):
 
     identity_name: ClassVar[str] = "warmup_cosine_shares"
 
-    warmup_steps: int = option(100, "Warm-up, at most a tenth of the training", unit="steps", ge=0)
-    start: float = option(0.01, "Share of the learning rate at the first step", ge=0, le=1)
-    end: float = option(0.01, "Share of the learning rate at the last step", ge=0, le=1)
+    warmup_steps: int = option("Warm-up, at most a tenth of the training", default=100, unit="steps", ge=0)
+    start: float = option("Share of the learning rate at the first step", default=0.01, ge=0, le=1)
+    end: float = option("Share of the learning rate at the last step", default=0.01, ge=0, le=1)
 
     def build(self) -> MakeSchedule:
         """Return :func:`raptor.training.schedules.warmup_cosine_shares` with these settings."""
@@ -124,7 +124,7 @@ class CheckpointOptions(CallbackNode):
 
     watches: ClassVar[bool] = True
 
-    every_n_steps: int = option(100, "Optimiser steps between two checkpoints", unit="steps", ge=1)
+    every_n_steps: int = option("Optimiser steps between two checkpoints", default=100, unit="steps", ge=1)
 
     def build(self) -> Callback:
         """Return :class:`raptor.training.callbacks.LastCheckpoint`."""
@@ -139,7 +139,7 @@ class SnapshotOptions(CallbackNode):
 
     watches: ClassVar[bool] = True
 
-    steps: list[int] = option([], "Optimiser steps after which to export", unit="steps")
+    steps: list[int] = option("Optimiser steps after which to export", default=[], unit="steps")
 
     def __post_init__(self) -> None:
         if any(step < 1 for step in self.steps):
@@ -158,7 +158,7 @@ class ProgressOptions(CallbackNode):
 
     watches: ClassVar[bool] = True
 
-    every: int = option(1, "Steps between two reads of the loss; each waits for a GPU", unit="steps", ge=1)
+    every: int = option("Steps between two reads of the loss; each waits for a GPU", default=1, unit="steps", ge=1)
 
     def build(self) -> Callback:
         """Return :class:`raptor.training.execution.Progress`."""
@@ -178,44 +178,60 @@ PRECISIONS = Literal["32-true", "bf16-mixed", "64-true", 32, 64]
 class TrainerOptions:
     """Lightning's trainer, and how blocks are executed."""
 
-    compile: bool = option(False, "Compile each block by itself; pays on a GPU")
-    recompute: bool = option(False, "Recompute the inside of tied blocks in the backward pass: less memory, more time")
-    keep_memory: bool = option(True, "Keep freed CPU memory in the process; no effect with recompute", identity=False)
-    refresh_every: int = option(1, "Steps between two reads of the loss by the progress bar", ge=1, identity=False)
-    accelerator: str = option("cpu", "Device kind: cpu, gpu, or another of Lightning's")
-    devices: int | str | list[int] = option(1, "Number of devices, their indices, or auto")
-    num_nodes: int = option(1, "Machines", ge=1)
-    strategy: str = option("auto", "Lightning's strategy of distributed training: auto, ddp, ...")
-    precision: PRECISIONS = option("32-true", "Precision of the training")
+    compile: bool = option("Compile each block by itself; pays on a GPU", default=False)
+    recompute: bool = option(
+        "Recompute the inside of tied blocks in the backward pass: less memory, more time", default=False
+    )
+    keep_memory: bool = option(
+        "Keep freed CPU memory in the process; no effect with recompute", default=True, identity=False
+    )
+    refresh_every: int = option(
+        "Steps between two reads of the loss by the progress bar", default=1, ge=1, identity=False
+    )
+    accelerator: str = option("Device kind: cpu, gpu, or another of Lightning's", default="cpu")
+    devices: int | str | list[int] = option("Number of devices, their indices, or auto", default=1)
+    num_nodes: int = option("Machines", default=1, ge=1)
+    strategy: str = option("Lightning's strategy of distributed training: auto, ddp, ...", default="auto")
+    precision: PRECISIONS = option("Precision of the training", default="32-true")
     max_steps: int | None = option(
-        None, "Optimiser steps; 0 evaluates only, null or -1 is no limit", unit="steps", ge=-1
+        "Optimiser steps; 0 evaluates only, null or -1 is no limit", default=None, unit="steps", ge=-1
     )
-    max_epochs: int | None = option(None, "Passes over the images; null or -1 is no limit", unit="epochs", ge=-1)
+    max_epochs: int | None = option(
+        "Passes over the images; null or -1 is no limit", default=None, unit="epochs", ge=-1
+    )
     max_time: str | dict[str, Any] | None = option(
-        None, "Time limit, DD:HH:MM:SS; the run then ends unfinished", identity=False
+        "Time limit, DD:HH:MM:SS; the run then ends unfinished", default=None, identity=False
     )
-    gradient_clip_val: float | None = option(1.0, "Largest gradient norm; null clips nothing", ge=0)
-    gradient_clip_algorithm: Literal["norm"] = option("norm", "Kind of clipping")
-    accumulate_grad_batches: int = option(1, "Batches for one optimiser step", ge=1)
-    val_check_interval: int | float | None = option(250, "Batches, or share of the training, between validations", gt=0)
+    gradient_clip_val: float | None = option("Largest gradient norm; null clips nothing", default=1.0, ge=0)
+    gradient_clip_algorithm: Literal["norm"] = option("Kind of clipping", default="norm")
+    accumulate_grad_batches: int = option("Batches for one optimiser step", default=1, ge=1)
+    val_check_interval: int | float | None = option(
+        "Batches, or share of the training, between validations", default=250, gt=0
+    )
     check_val_every_n_epoch: int | None = option(
-        None, "Epochs between validations, instead of val_check_interval", ge=1
+        "Epochs between validations, instead of val_check_interval", default=None, ge=1
     )
-    limit_train_batches: int | float | None = option(None, "Batches of an epoch, or their share", ge=0)
-    limit_val_batches: int | float | None = option(None, "Batches of a validation, or their share", ge=0)
-    overfit_batches: int | float = option(0.0, "Train on this many batches, or this share, again and again", ge=0)
-    fast_dev_run: bool | int = option(False, "Run one batch, or so many, of training and validation")
-    num_sanity_val_steps: int = option(0, "Validation batches before training; -1 is all", ge=-1, identity=False)
-    log_every_n_steps: int = option(10, "Steps between two rows of the logs", ge=1, identity=False)
-    enable_progress_bar: bool = option(True, "Show a progress bar", identity=False)
-    enable_model_summary: bool = option(False, "Print Lightning's summary of the modules", identity=False)
+    limit_train_batches: int | float | None = option("Batches of an epoch, or their share", default=None, ge=0)
+    limit_val_batches: int | float | None = option("Batches of a validation, or their share", default=None, ge=0)
+    overfit_batches: int | float = option(
+        "Train on this many batches, or this share, again and again", default=0.0, ge=0
+    )
+    fast_dev_run: bool | int = option("Run one batch, or so many, of training and validation", default=False)
+    num_sanity_val_steps: int = option(
+        "Validation batches before training; -1 is all", default=0, ge=-1, identity=False
+    )
+    log_every_n_steps: int = option("Steps between two rows of the logs", default=10, ge=1, identity=False)
+    enable_progress_bar: bool = option("Show a progress bar", default=True, identity=False)
+    enable_model_summary: bool = option("Print Lightning's summary of the modules", default=False, identity=False)
     profiler: Literal["simple", "advanced", "pytorch"] | None = option(
-        None, "Write a profile to profile/", identity=False
+        "Write a profile to profile/", default=None, identity=False
     )
-    deterministic: bool | Literal["warn"] | None = option(None, "Use deterministic algorithms only")
-    benchmark: bool | None = option(None, "Let cuDNN choose the fastest algorithms")
-    detect_anomaly: bool = option(False, "Stop at the operation that makes a NaN in the backward pass", identity=False)
-    inference_mode: bool = option(True, "Validate under inference_mode rather than no_grad", identity=False)
+    deterministic: bool | Literal["warn"] | None = option("Use deterministic algorithms only", default=None)
+    benchmark: bool | None = option("Let cuDNN choose the fastest algorithms", default=None)
+    detect_anomaly: bool = option(
+        "Stop at the operation that makes a NaN in the backward pass", default=False, identity=False
+    )
+    inference_mode: bool = option("Validate under inference_mode rather than no_grad", default=True, identity=False)
 
     def __post_init__(self) -> None:
         if self.max_steps in (None, -1) and self.max_epochs in (None, -1):

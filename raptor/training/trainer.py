@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -18,6 +17,8 @@ from raptor.runs.folder import RunFolder
 from raptor.training.callbacks import AtomicCheckpointIO, RunStatus
 from raptor.training.execution import Execution
 from raptor.training.interface import Trainable
+from raptor.training.options import TrainerOptions
+from raptor.utils.options import keys
 
 PROFILERS: dict[str, type[Any]] = {
     "simple": SimpleProfiler,
@@ -26,13 +27,21 @@ PROFILERS: dict[str, type[Any]] = {
 }
 
 
-def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Trainer:
-    """Trainer with the loggers and callbacks of a configuration.
+def build_trainer(
+    options: TrainerOptions,
+    loggers: Mapping[str, Any],
+    callbacks: Mapping[str, Any],
+    run: RunFolder,
+    data: ImageData,
+) -> pl.Trainer:
+    """Build the trainer with the loggers and callbacks of a configuration.
 
     Parameters
     ----------
-    config
-        With the nodes ``trainer``, ``logger`` and ``callbacks``.
+    options
+        The node ``trainer``.
+    loggers, callbacks
+        The nodes of these names; parts that are None are left out.
     run
         The run folder that everything is written to.
     data
@@ -43,55 +52,32 @@ def build_trainer(config: DictConfig, run: RunFolder, data: ImageData) -> pl.Tra
     ConfigError
         If Lightning refuses the settings, or they cannot work here.
     """
-    settings: Any = OmegaConf.to_container(config.trainer, resolve=True)
-    check_precision(settings)
-    settings["max_steps"], data.steps = training_length(settings, len(data.train_images), data.batch_size)
-    epochs = settings["check_val_every_n_epoch"]
+    settings = {key.name: getattr(options, key.name) for key in keys(TrainerOptions)}
+    settings["max_steps"], data.steps = training_length(options, len(data.train_images), data.batch_size)
+    epochs = options.check_val_every_n_epoch
     if epochs is not None:  # of the images: to Lightning, the whole training is one epoch
         settings["val_check_interval"] = epochs * -(-len(data.train_images) // data.batch_size)
         settings["check_val_every_n_epoch"] = None
-    execution = Execution(**{key: settings.pop(key, False) for key in ("compile", "recompute", "keep_memory")})
-    settings.pop("refresh_every", None)  # read by the progress bar
+    execution = Execution(**{key: settings.pop(key) for key in ("compile", "recompute", "keep_memory")})
+    for key in ("refresh_every", "max_epochs"):  # read by the progress bar, and above
+        del settings[key]
     if settings["profiler"] is not None:
         settings["profiler"] = _profiler(settings["profiler"], run)
-    callbacks = [RunStatus(run), execution, *(c for c in instantiate(config.callbacks, _convert_="all").values() if c)]
-    if not settings["enable_progress_bar"]:
-        callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
-    loggers = [make(save_dir=str(run.path)) for make in instantiate(config.logger, _convert_="all").values() if make]
+    watching = [RunStatus(run), execution, *(node.build() for node in callbacks.values() if node is not None)]
+    if not options.enable_progress_bar:
+        watching = [c for c in watching if not isinstance(c, pl.callbacks.ProgressBar)]
     try:
         return pl.Trainer(
             **settings,
             max_epochs=-1,
             default_root_dir=str(run.path),
-            logger=loggers,
-            callbacks=callbacks,
+            logger=[node.build()(save_dir=str(run.path)) for node in loggers.values() if node is not None],
+            callbacks=watching,
             plugins=[AtomicCheckpointIO(), *_slurm()],
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
-
-
-def check_precision(settings: dict[str, Any]) -> None:
-    """Refuse float16 where it cannot work: on a CPU, with clipping (which does not undo the scaling), or throughout.
-
-    Raises
-    ------
-    ConfigError
-        Naming the key to change.
-    """
-    precision, accelerator, clip = (settings[key] for key in ("precision", "accelerator", "gradient_clip_val"))
-    if not str(precision).startswith("16"):
-        return
-    if str(precision) not in ("16", "16-mixed"):
-        raise ConfigError.of("trainer.precision", precision, "32-true, bf16-mixed or 16-mixed", "set it to bf16-mixed")
-    if accelerator not in ("gpu", "cuda"):
-        expected = f"float32 or bf16-mixed with trainer.accelerator={accelerator}: float16 needs a GPU"
-        raise ConfigError.of("trainer.precision", precision, expected, "set trainer.precision=32-true")
-    if clip:
-        expected = f"no scaling of gradients with trainer.gradient_clip_val={clip}: clipping does not undo it"
-        fix = "set trainer.precision=bf16-mixed, or trainer.gradient_clip_val=null"
-        raise ConfigError.of("trainer.precision", precision, expected, fix)
 
 
 def check_processes(trainer: pl.Trainer, task: Trainable, data: ImageData) -> None:
@@ -123,32 +109,22 @@ def _slurm() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
-def training_length(settings: dict[str, Any], num_images: int, batch_size: int) -> tuple[int, int]:
-    """Optimiser steps and batches of a training: the smaller of ``max_steps`` and ``max_epochs``.
+def training_length(options: TrainerOptions, num_images: int, batch_size: int) -> tuple[int, int]:
+    """Return optimiser steps and batches of a training: the smaller of ``max_steps`` and ``max_epochs``.
 
     An epoch is rounded up to whole batches.
 
     Parameters
     ----------
-    settings
-        The ``trainer`` node; both limits are taken out of it. Null or -1 is no limit, as in Lightning.
+    options
+        The ``trainer`` node. Null or -1 is no limit, as in Lightning.
     num_images
         Training images.
     batch_size
         Images per batch over all processes.
-
-    Raises
-    ------
-    ConfigError
-        If there is no limit, or one is no whole number from 0 on.
     """
-    steps, epochs = (settings.pop(key, None) for key in ("max_steps", "max_epochs"))
-    accumulate = settings.get("accumulate_grad_batches") or 1
-    limits = [] if steps in (None, -1) else [steps]
-    if epochs not in (None, -1):
-        limits.append(-(-num_images // (batch_size * accumulate)) * epochs)
-    if not limits or not all(isinstance(limit, int) and limit >= 0 for limit in limits):
-        raise ConfigError(
-            f"trainer.max_steps={steps} and trainer.max_epochs={epochs}: one must be a whole number, 0 to judge only"
-        )
+    accumulate = options.accumulate_grad_batches
+    limits = [] if options.max_steps in (None, -1) else [options.max_steps]
+    if options.max_epochs not in (None, -1):
+        limits.append(-(-num_images // (batch_size * accumulate)) * options.max_epochs)
     return min(limits), min(limits) * accumulate

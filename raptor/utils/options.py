@@ -26,9 +26,9 @@ STRICT = pydantic.ConfigDict(strict=True, extra="forbid", arbitrary_types_allowe
 
 
 def option(
-    default: Any = MISSING,
-    doc: str = "",
+    doc: str,
     *,
+    default: Any = MISSING,
     unit: str = "",
     identity: bool = True,
     open: bool = False,
@@ -38,10 +38,10 @@ def option(
 
     Parameters
     ----------
-    default
-        Value where the key is missing; without one the key is required. Lists and dicts are copied.
     doc
         Meaning in one sentence.
+    default
+        Value where the key is missing; without one the key is required. Lists and dicts are copied.
     unit
         Unit of a number.
     identity
@@ -52,13 +52,10 @@ def option(
         ``ge``, ``gt``, ``le``, ``lt``, ``min_length`` of pydantic.
     """
     extra: Any = {"unit": unit, "identity": identity, "open": open}
-    if default is MISSING:
-        return pydantic.Field(description=doc, json_schema_extra=extra, **limits)
+    given = {} if default is MISSING else {"default": default}
     if isinstance(default, list | dict):
-        return pydantic.Field(
-            default_factory=lambda: type(default)(default), description=doc, json_schema_extra=extra, **limits
-        )
-    return pydantic.Field(default=default, description=doc, json_schema_extra=extra, **limits)
+        given = {"default_factory": lambda: type(default)(default)}
+    return pydantic.Field(description=doc, json_schema_extra=extra, **given, **limits)
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(option,))
@@ -262,18 +259,33 @@ def check_names(cls: Any, values: Mapping[str, Any], key: str) -> None:
             )
 
 
-def unknown_key(name: str, value: Any, known: Sequence[str], renamed: str = "") -> ConfigError:
-    """Build the error for a key that does not exist: today's name, the nearest ones, or all of its neighbours."""
+def unknown_key(
+    name: str, value: Any, known: Sequence[str], renamed: str = "", *, addable: bool = False
+) -> ConfigError:
+    """Build the error for a key that does not exist: today's name, the nearest ones, or all of its neighbours.
+
+    Parameters
+    ----------
+    name, value
+        Full name of the key, and what was to be its value.
+    known
+        Full names of keys that exist.
+    renamed
+        Today's name of the key, where it had another one.
+    addable
+        Whether its node takes further keys by ``+``.
+    """
     if renamed:
         return ConfigError.of(name, value, f"a key that exists (its name is {renamed} now)", f"write {renamed}")
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     near += [other for other in known if other.endswith(f".{name}") and other not in near][:3]
+    add = f"; to add it to those that are handed on, write +{name}={show(value)}" if addable else ""
     if near:
-        return ConfigError.of(name, value, "a key that exists", f"write {' or '.join(near)}, or remove it")
+        return ConfigError.of(name, value, "a key that exists", f"write {' or '.join(near)}, or remove it{add}")
     node = name.rpartition(".")[0]
     beside = [key.removeprefix(f"{node}.") for key in known if key.rpartition(".")[0] == node]
     expected = f"one of the keys of {node}: {', '.join(beside)}" if node and beside else "a key that exists"
-    return ConfigError.of(name, value, expected, "correct or remove it; --cfg job prints all keys")
+    return ConfigError.of(name, value, expected, f"correct or remove it{add}; --cfg job prints all keys")
 
 
 def _explain(detail: ErrorDetails, known: Mapping[str, Key], values: Mapping[str, Any], key: str) -> ConfigError:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-
 from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.load import load
+from raptor.models.options import TeacherNode
 from raptor.models.surrogate import Surrogate
 from raptor.models.teacher import Teacher, freeze
 
 
-def networks_of(node: DictConfig, surrogates: Sequence[str], untrained: bool) -> dict[str, Backbone]:
+def networks_of(node: TeacherNode, surrogates: Sequence[str], untrained: bool) -> dict[str, Backbone]:
     """Frozen networks by the names that figures give them, the teacher first.
 
     Parameters
     ----------
     node
-        Config of the teacher.
+        Options of the teacher.
     surrogates
         Run folders or Hub names of surrogates of it.
     untrained
@@ -31,12 +29,12 @@ def networks_of(node: DictConfig, surrogates: Sequence[str], untrained: bool) ->
     ConfigError
         If a source is no surrogate of as many layers.
     """
-    teacher: Teacher = freeze(instantiate(node, _convert_="all"))
+    teacher: Teacher = freeze(node.build())
     networks: dict[str, Backbone] = {"teacher" if teacher.trained else "random weights": teacher}
     without = None
     if untrained and teacher.trained:  # drawn before anything that draws, so that it is the same beside any surrogates
         random = {"weights": None, "pretrained": False, "head": None}
-        without = freeze(instantiate(node, **random, _convert_="all"))
+        without = freeze(node.build(**random))
     for source in surrogates:
         model = load(source)
         if not isinstance(model, Surrogate) or model.num_layers != teacher.num_layers:

@@ -2,111 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar, Literal
 
-from raptor.errors import ConfigError, from_node
+from raptor.data.options import DataNode
+from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
+from raptor.models.options import TeacherNode, TokenType
 from raptor.partition.phases import check_boundaries, check_k
+from raptor.runs.options import RecipeOptions, RunOptions
+from raptor.utils.options import Invalid, option, options
 
 
-@dataclass(frozen=True)
-class Operators:
-    """``operators``: dynamic mode decomposition by phase.
+@options
+class OperatorOptions:
+    """Dynamic mode decomposition by phase."""
 
-    Parameters
-    ----------
-    rank
-        Dimensions of the subspace.
-    tokens
-        Token types; each takes memory for 2 (2L + 1) matrices of D x D.
-    """
-
-    rank: int = 64
-    tokens: Sequence[str] = ("cls", "patches")
+    rank: int = option("Dimensions of the subspace", default=64, ge=1)
+    tokens: list[TokenType] = option(
+        "Token types; each takes memory for 2 (2L + 1) D x D matrices", default=["cls", "patches"]
+    )
 
 
-@dataclass(frozen=True)
-class Perturbation:
-    """``perturbation``: kicks.
+@options
+class PerturbationOptions:
+    """Perturbations of a layer, followed to the end."""
 
-    Parameters
-    ----------
-    images
-        How many images; 0 for none.
-    sizes
-        Sizes of a kick as shares of a token's norm.
-    layers
-        Layers to kick; None takes four, from the first to three quarters of depth.
-    """
+    images: int = option("Images; 0 for none", default=16, ge=0)
+    sizes: list[float] = option(
+        "Sizes of a perturbation", default=[0.01, 0.1, 0.5], unit="share of a token's norm", min_length=1
+    )
+    layers: list[int] | None = option(
+        "Layers to perturb; null takes four, from the first to 3/4 of depth", default=None
+    )
 
-    images: int = 16
-    sizes: Sequence[float] = (0.01, 0.1, 0.5)
-    layers: Sequence[int] | None = None
+    def __post_init__(self) -> None:
+        if min(self.sizes) <= 0:
+            raise Invalid("sizes", self.sizes, "numbers > 0, shares of a token's norm", "remove the others")
 
 
-@dataclass(frozen=True)
-class Jacobian:
-    """``jacobian``: its spectrum at the last step of each phase.
+@options
+class JacobianOptions:
+    """Spectrum of the Jacobian at the last step of each phase."""
 
-    Parameters
-    ----------
-    images
-        How many images; 0 for none.
-    values
-        How many singular values and eigenvalues.
-    """
-
-    images: int = 2
-    values: int = 4
+    images: int = option("Images; 0 for none", default=2, ge=0)
+    values: int = option("Singular values and eigenvalues", default=4, ge=1)
 
 
-@dataclass(frozen=True)
-class DynamicsOptions:
-    """What ``configs/dynamics.yaml`` sets for the measures.
+@options
+class MeasureOptions:
+    """What is measured of each network."""
 
-    Parameters
-    ----------
-    k, boundaries
-        Phases to draw and to fit operators for: k by max-cut of the teacher's own distance, or given boundaries.
-    tokens
-        Token types of that distance.
-    shown
-        Images whose trajectories are kept for projections.
-    ranks
-        Whether to decompose the updates of every image, the dearest of the curves.
-    operators, perturbation, jacobian
-        Options of these measures.
-    precision
-        Bits of the networks' numbers, 32 or 64; measures are always taken in 64.
-    seed
-        Of kicks and of the vectors that iterations begin with.
-    """
-
-    k: int = 3
-    boundaries: Sequence[int] | None = None
-    tokens: Sequence[str] = ("cls", "patches")
-    shown: int = 100
-    ranks: bool = True
-    precision: int = 32
-    operators: Operators = field(default_factory=Operators)
-    perturbation: Perturbation = field(default_factory=Perturbation)
-    jacobian: Jacobian = field(default_factory=Jacobian)
-    seed: int = 0
-
-    @classmethod
-    def of(cls, config: Any) -> DynamicsOptions:
-        """From the composed configuration as plain data, of which it takes its own keys.
-
-        Raises
-        ------
-        ConfigError
-            Naming a key that a group does not know.
-        """
-        kinds = {"operators": Operators, "perturbation": Perturbation, "jacobian": Jacobian}
-        own = {key: config[key] for key in ("k", "boundaries", "tokens", "shown", "ranks", "precision", "seed")}
-        return cls(**own, **{key: from_node(kind, config[key], key) for key, kind in kinds.items()})
+    k: int = option("Phases by max-cut of the teacher's distance, drawn in every figure", default=3, ge=1)
+    boundaries: list[int] | None = option("Boundaries such as [7,10], instead of k", default=None)
+    tokens: list[TokenType] = option("Token types of the distance", default=["cls", "patches"], min_length=1)
+    shown: int = option("Images in projections", default=100, ge=3)
+    ranks: bool = option("Decompose the updates of every image; takes most of the time of the curves", default=True)
+    precision: Literal[32, 64] = option("Bits of the networks' numbers; measures are always taken in 64", default=32)
+    operators: OperatorOptions = option("Dynamic mode decomposition", default=OperatorOptions())
+    perturbation: PerturbationOptions = option("Perturbations", default=PerturbationOptions())
+    jacobian: JacobianOptions = option("Jacobian", default=JacobianOptions())
+    seed: int = option("Seed of perturbations and of the vectors that iterations begin with", default=0, ge=0, lt=2**32)
 
     def check(self, model: Backbone) -> None:
         """Check against a network, before anything is run.
@@ -116,27 +71,31 @@ class DynamicsOptions:
         ConfigError
             Naming the key that does not fit.
         """
-        L, kick_layers = model.num_layers, self.perturbation.layers
-        if self.precision not in (32, 64):
-            raise ConfigError(f"precision={self.precision} must be 32 or 64")
+        L, layers = model.num_layers, self.perturbation.layers
         if self.boundaries is None:
             check_k(self.k, L, "k")
         else:
-            check_boundaries(list(self.boundaries), L, "boundaries")
+            check_boundaries(self.boundaries, L, "boundaries")
         model.layout.require(self.tokens, "tokens")
         model.layout.require(self.operators.tokens, "operators.tokens")
-        for key, value, least in (
-            ("shown", self.shown, 3),
-            ("operators.rank", self.operators.rank, 1),
-            ("perturbation.images", self.perturbation.images, 0),
-            ("jacobian.images", self.jacobian.images, 0),
-            ("jacobian.values", self.jacobian.values, 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{key}={value} must be a whole number, {least} or more")
-        if any(not size > 0 for size in self.perturbation.sizes):
-            raise ConfigError(f"perturbation.sizes={list(self.perturbation.sizes)} are shares of a norm, above 0")
-        if kick_layers is not None and not all(0 <= layer < L for layer in kick_layers):
-            raise ConfigError(
-                f"perturbation.layers={list(kick_layers)} must lie within 0..{L - 1}: the last layer has none after it"
-            )
+        if layers is not None and not all(0 <= layer < L for layer in layers):
+            expected = f"layers within 0..{L - 1}: the last layer has none after it"
+            raise ConfigError.of("perturbation.layers", layers, expected, "correct those outside")
+
+
+@options
+class DynamicsOptions(RunOptions, MeasureOptions):
+    """How tokens move through the depth of a teacher, of its surrogates, and of an untrained network."""
+
+    command: ClassVar[str] = "dynamics"
+
+    surrogates: list[str] = option("Run folders of stage 2, to be measured beside their teacher", default=[])
+    untrained: bool = option("Measure a network of the same shape with random weights too", default=True)
+    split: Literal["val", "train"] = option("Images", default="val")
+    images: int | None = option(
+        "Images at most; half fits class directions and operators, half evaluates", default=1000, ge=4
+    )
+    batch_size: int = option("Images at a time", default=16, unit="images", ge=1)
+    teacher: TeacherNode = option("The ViT")
+    recipe: RecipeOptions = option("Size of a training; other nodes refer to it", identity=False)
+    data: DataNode = option("Images")

@@ -1,67 +1,53 @@
-"""From config node to task: the ``_target_`` of ``configs/task/partitions.yaml``."""
+"""Build the small-scale study's task from its options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from raptor.data.module import ImageData
-from raptor.data.sources import ActivationSource
 from raptor.errors import ConfigError
 from raptor.models.io import state_fingerprint
-from raptor.models.teacher import Teacher
 from raptor.models.tied import TiedSet
 from raptor.partition.maxcut import exact
 from raptor.partition.phases import label_layers
-from raptor.studies.small_scale.partitions import KINDS, check_partitions
+from raptor.studies.small_scale.options import PartitionsOptions
+from raptor.studies.small_scale.partitions import check_partitions
 from raptor.studies.small_scale.partitions import partitions as draw_partitions
 from raptor.studies.small_scale.swaps import draw_swaps
 from raptor.studies.small_scale.task import Partitions
-from raptor.tasks.build import block_config, has_top1
-from raptor.tasks.distillation.phases import SurrogateOptions, measure_distance
+from raptor.tasks.context import Context
+from raptor.tasks.distillation.build import block_config, distillation_arguments
+from raptor.tasks.distillation.phases import measure_distance
 from raptor.utils.seeding import derive_seed
 
 
-def partitions(
-    *,
-    teacher: Teacher,
-    data: ImageData,
-    source: ActivationSource,
-    surrogate: SurrogateOptions,
-    seed: int,
-    ks: Sequence[int],
-    kinds: Sequence[str] = KINDS,
-    draws: int = 1,
-    swaps: int = 0,
-    **kwargs: Any,
-) -> Partitions:
-    """The small-scale study: surrogates of one teacher under many partitions, from scratch.
+def partitions(options: PartitionsOptions, context: Context) -> Partitions:
+    """Build surrogates of one teacher under many partitions, from scratch.
 
     Draws depend on the seed and on the teacher's weights, so that teachers of equal seed do not share them; initial
     blocks depend on the seed alone.
+
+    Raises
+    ------
+    ConfigError
+        If depth is cut in advance, or a partition does not fit the teacher.
     """
-    for key in ("k", "boundaries", "phases", "phases_file"):
-        value = getattr(surrogate, key)
-        if value is not None:
-            raise ConfigError(f"surrogate.{key}={value}: task=partitions cuts by itself; set it to null, see task.ks")
-    if surrogate.start != "random":
-        raise ConfigError(f"surrogate.start={surrogate.start}: task=partitions begins at random, set it to random")
-    drawn_by = derive_seed(seed, state_fingerprint(teacher))
-    check_partitions(ks, kinds, draws, teacher.num_layers)
-    distance = measure_distance(teacher, data, surrogate.tokens, surrogate.images)
-    found = draw_partitions(distance, ks, kinds, draws, drawn_by)
-    best = {k: label_layers(exact(distance, k), teacher.num_layers) for k in ks}
+    surrogate, teacher = context.surrogate, context.teacher
+    for key, value in surrogate.given.items():
+        fix = f"set surrogate.{key} to null; task.ks lists the numbers of blocks"
+        raise ConfigError.of(f"surrogate.{key}", value, "null: task=partitions cuts by itself", fix)
+    if surrogate.init != "random":
+        raise ConfigError.of("surrogate.init", surrogate.init, "random with task=partitions", "set it to random")
+    drawn_by = derive_seed(context.seed, state_fingerprint(teacher))
+    check_partitions(options.ks, options.kinds, options.draws, teacher.num_layers)
+    distance = measure_distance(teacher, context.data, surrogate.tokens, surrogate.images)
+    found = draw_partitions(distance, options.ks, options.kinds, options.draws, drawn_by)
+    best = {k: label_layers(exact(distance, k), teacher.num_layers) for k in options.ks}
     task = Partitions(
-        teacher=teacher,
-        model=TiedSet(block_config(teacher, surrogate), {p.name: p.labels for p in found}, seed),
+        **distillation_arguments(options, context),
+        model=TiedSet(block_config(teacher, surrogate), {p.name: p.labels for p in found}, context.seed),
         partitions=found,
         best=best,
         distance=distance,
-        swaps=draw_swaps(best, swaps, drawn_by),
-        seed=seed,
-        top1=has_top1(teacher, data),
-        source=source,
-        **kwargs,
+        swaps=draw_swaps(best, options.swaps, drawn_by),
+        tags=options.tags,
     )
-    source.connect(data, teacher, task.layers)
+    context.source.connect(context.data, teacher, task.layers)
     return task

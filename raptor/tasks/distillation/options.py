@@ -10,6 +10,7 @@ from raptor.training.options import OptimizerNode, ScheduleNode, WarmupCosineOpt
 from raptor.utils.options import Choice, Invalid, option, options
 
 if TYPE_CHECKING:
+    from raptor.models.options import SurrogateOptions
     from raptor.tasks.distillation.losses import TokenLoss
     from raptor.tasks.distillation.task import Distillation
 
@@ -41,9 +42,9 @@ class WeightedTokenMSEOptions(LossNode):
 
     identity_name: ClassVar[str] = "weighted_token_mse"
 
-    cls: float = option(doc="Weight of the class token", ge=0)
-    registers: float = option(doc="Weight of the registers", ge=0)
-    patches: float = option(doc="Weight of the patch tokens", ge=0)
+    cls: float = option("Weight of the class token", ge=0)
+    registers: float = option("Weight of the registers", ge=0)
+    patches: float = option("Weight of the patch tokens", ge=0)
 
     def __post_init__(self) -> None:
         if self.cls == self.registers == self.patches == 0:
@@ -73,22 +74,24 @@ class VarianceScaledMSEOptions(WeightedTokenMSEOptions):
 class DistillationOptions(TaskNode):
     """What both stages of distillation share."""
 
-    name: str = option("distillation", "Name of the task in results", identity=False)
-    optimizer: OptimizerNode = option(doc="Optimiser")
-    schedule: ScheduleNode | None = option(WarmupCosineOptions(), "Learning-rate schedule; null keeps the rate")
-    loss: LossNode = option(doc="Loss of one predicted layer")
-    last_phase_loss: LossNode | None = option(None, "Loss of a phase that ends at the last layer; null takes loss")
+    name: str = option("Name of the task in results", default="distillation", identity=False)
+    optimizer: OptimizerNode = option("Optimiser")
+    schedule: ScheduleNode | None = option("Learning-rate schedule; null keeps the rate", default=WarmupCosineOptions())
+    loss: LossNode = option("Loss of one predicted layer")
+    last_phase_loss: LossNode | None = option(
+        "Loss of a phase that ends at the last layer; null takes loss", default=None
+    )
     teacher_forcing: float = option(
-        0.0,
         "Steps over which teacher forcing fades out; .inf never",
+        default=0.0,
         unit="share of the steps",
         ge=0,
         allow_inf_nan=True,
     )
     rollout_growth: float = option(
-        0.0, "Steps over which rollouts grow from one layer to all", unit="share of the steps", ge=0, le=1
+        "Steps over which rollouts grow from one layer to all", default=0.0, unit="share of the steps", ge=0, le=1
     )
-    input_noise: float = option(0.0, "Standard deviation of noise on the tokens that enter a rollout", ge=0)
+    input_noise: float = option("Standard deviation of noise on the tokens that enter a rollout", default=0.0, ge=0)
 
     def __post_init__(self) -> None:
         if self.teacher_forcing != self.teacher_forcing:
@@ -114,7 +117,11 @@ class FinetuneOptions(DistillationOptions):
 
     identity_name: ClassVar[str] = "finetune"
 
-    blocks: str | list[str] | None = option(None, "Run folders of stage 1; null starts from scratch")
+    blocks: str | list[str] | None = option("Run folders of stage 1; null starts from scratch", default=None)
+
+    def run_name(self, surrogate: SurrogateOptions) -> str:
+        """Return the name of the task with the number of phases."""
+        return f"{self.name}-k{surrogate.num_phases}"
 
     def build(self, context: Context) -> Distillation:
         """Build stage 2; see :func:`raptor.tasks.distillation.build.finetune`."""

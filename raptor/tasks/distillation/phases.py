@@ -4,72 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from raptor.analysis.layer_distance import DEFAULT_TYPES, LayerDistance
+from raptor.analysis.layer_distance import LayerDistance
 from raptor.data.module import ImageData
 from raptor.errors import ConfigError
+from raptor.models.options import SurrogateOptions
 from raptor.models.teacher import Teacher
 from raptor.partition.files import read_phases
-from raptor.partition.maxcut import SOLVERS, Matrix, check_distance, solve
+from raptor.partition.maxcut import Matrix, check_distance, solve
 from raptor.partition.phases import Phase, check_boundaries, check_k, phases_of
 from raptor.utils.distributed import rank
 
 log = logging.getLogger(__name__)
 DEFAULT_K = 2
-
-
-@dataclass
-class SurrogateOptions:
-    """The ``surrogate`` config node: how depth is cut, and what a block is.
-
-    Parameters
-    ----------
-    k
-        Number of phases.
-    boundaries
-        The boundaries themselves; then ``k`` is not needed.
-    phases
-        Stage 1 only: the phases to train blocks for, as ``[[start, end], ...]``, or ``"all"`` for those of
-        every partition in ``phases_file``. None takes those of the boundaries.
-    phases_file
-        A ``phases.json`` to take the boundaries of k phases from.
-    solver, tokens, images
-        Where there is no file: the solver, the token types of the distance, and the number of training images.
-    start
-        What new blocks begin as: see :func:`~raptor.models.initialization.inherit`.
-    block
-        Options of the block: see :class:`~raptor.models.block.BlockConfig`.
-    """
-
-    k: int | None = None
-    boundaries: list[int] | None = None
-    phases: Any = None
-    phases_file: str | None = None
-    solver: str = "exact"
-    tokens: Sequence[str] = DEFAULT_TYPES
-    images: int = 2000
-    start: str = "random"
-    block: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.solver not in SOLVERS:
-            raise ConfigError(f"surrogate.solver={self.solver!r} is unknown; choose {' or '.join(SOLVERS)}")
-        if isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1 or not self.tokens:
-            raise ConfigError(
-                f"surrogate.images={self.images} starts at 1, surrogate.tokens={self.tokens} needs a type"
-            )
-        if self.boundaries is not None and not isinstance(self.boundaries, list):
-            raise ConfigError(f"surrogate.boundaries={self.boundaries} must be a list, such as [7] or [7,10]")
-        if self.boundaries is not None and self.k is not None and len(self.boundaries) + 1 != self.k:
-            raise ConfigError(
-                f"surrogate.boundaries={self.boundaries} make {len(self.boundaries) + 1} phases, but "
-                f"surrogate.k={self.k}: set one of them to null"
-            )
 
 
 def measure_distance(teacher: Teacher, data: ImageData, tokens: Sequence[str], images: int | None) -> Matrix:
@@ -123,10 +73,9 @@ def choose_boundaries(options: SurrogateOptions, teacher: Teacher, data: ImageDa
         phases = read_phases(Path(options.phases_file), L)
         if str(k) not in phases["boundaries"]:
             have = ", ".join(phases["boundaries"])
-            raise ConfigError(
-                f"surrogate.phases_file={options.phases_file} has no partition for surrogate.k={k}, only for k = "
-                f"{have}: run python -m raptor.phases k=[{have},{k}]"
-            )
+            expected = f"a file with a partition for surrogate.k={k} (it has k = {have})"
+            fix = f"run python -m raptor.phases 'k=[{have},{k}]'"
+            raise ConfigError.of("surrogate.phases_file", options.phases_file, expected, fix)
         return check_boundaries(phases["boundaries"][str(k)], L), phases["solver"]
     boundaries = solve(measure_distance(teacher, data, options.tokens, options.images), k, options.solver)
     log.info("boundaries %s of %d phases by the %s solver", boundaries, k, options.solver)
@@ -145,17 +94,10 @@ def choose_phases(options: SurrogateOptions, teacher: Teacher, data: ImageData) 
     if options.phases is None:
         return phases_of(choose_boundaries(options, teacher, data)[0], L)
     if options.phases == "all":
-        if options.phases_file is None:
-            raise ConfigError("surrogate.phases=all takes the phases of a file: set surrogate.phases_file")
+        assert options.phases_file is not None  # checked by the options
         partitions = read_phases(Path(options.phases_file), L)["boundaries"].values()
         return sorted({phase for boundaries in partitions for phase in phases_of(boundaries, L)})
-    try:
-        phases = [Phase(int(start), int(end)) for start, end in options.phases]
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"surrogate.phases={options.phases} must be all or like [[0,7],[7,10]]") from error
-    for phase in phases:
-        if not 0 <= phase.start < phase.end <= L:
-            raise ConfigError(
-                f"surrogate.phases: {list(phase)} does not fit a teacher of {L} layers (0 <= start < end)"
-            )
-    return phases
+    if any(end > L for _, end in options.phases):
+        expected = f"phases [start,end] with 0 <= start < end <= {L}, the layers of the teacher"
+        raise ConfigError.of("surrogate.phases", options.phases, expected, "correct those beyond it")
+    return [Phase(start, end) for start, end in options.phases]

@@ -1,0 +1,97 @@
+"""``python -m raptor.train --help task``: the keys of a node with their types, defaults and meaning."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING
+from typing import Any
+
+import hydra
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from raptor.errors import show
+from raptor.runs.options import RunOptions
+from raptor.utils.files import CONFIGS
+from raptor.utils.options import TARGET, is_options, keys, node_classes, unknown_key
+from raptor.utils.targets import locate
+
+
+def show_options(root: type[RunOptions], topics: Sequence[str], overrides: Sequence[str]) -> None:
+    """Print the options of nodes of a command's configuration.
+
+    Parameters
+    ----------
+    root
+        Typed root of the command.
+    topics
+        Names of nodes, such as ``task`` or ``surrogate.block``.
+    overrides
+        Choices that decide what stands at a node, such as ``task=distill``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such node.
+    """
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = hydra.compose(root.command, list(overrides), return_hydra_config=True)
+    console = Console()
+    for topic in topics:
+        node = OmegaConf.select(config, topic.replace("/", "."))
+        cls = _class_of(root, topic, node)
+        if cls is None:
+            names = [key.name for key in keys(root)]
+            raise unknown_key(topic, None, names)
+        console.print(_table(topic, cls, node))
+        options = sorted(path.stem for path in (CONFIGS / topic).glob("*.yaml"))
+        if options:
+            console.print(Text(f"{topic}=" + " | ".join(options) + "\n"), soft_wrap=True)
+
+
+def _class_of(root: Any, topic: str, node: Any) -> Any:
+    """Find what describes a node: the class of its target, or the class that its parent declares."""
+    target = OmegaConf.select(node, TARGET) if OmegaConf.is_dict(node) else None
+    if target is not None:
+        return locate(target, topic)
+    cls: Any = root
+    for name in topic.split("."):
+        found = [key for key in keys(cls) if key.name == name] if is_options(cls) else []
+        classes = node_classes(found[0].type) if found else []
+        if not found:
+            return None
+        cls = classes[0] if classes else found[0]
+    return cls
+
+
+def _table(topic: str, cls: Any, node: Any) -> Table:
+    doc = " ".join((getattr(cls, "__doc__", "") or "").strip().split("\n\n")[0].split())
+    table = Table(title=f"{topic}: {doc}", title_justify="left", show_lines=False, expand=False)
+    for heading in ("key", "value", "default", "expected", "meaning", "another run"):
+        table.add_column(heading, overflow="fold")
+    for row in _rows(topic, cls, node):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _rows(topic: str, cls: Any, node: Any) -> Iterator[tuple[str, ...]]:
+    if not is_options(cls):
+        for name, value in (node or {}).items() if OmegaConf.is_dict(node) else ():
+            yield f"{topic}.{name}", _short(value), "", "", "", "yes"
+        return
+    for key in keys(cls):
+        value = OmegaConf.select(node, key.name) if OmegaConf.is_dict(node) else None
+        classes = node_classes(key.type)
+        default = "required" if key.default is MISSING else "" if classes else show(key.default)
+        expected = f"see --help {topic}.{key.name}" if classes else key.expected
+        doc = f"{key.doc} ({key.unit})" if key.unit else key.doc
+        yield f"{topic}.{key.name}", _short(value), default, expected, doc, "yes" if key.identity else "no"
+
+
+def _short(value: Any) -> str:
+    if OmegaConf.is_dict(value):
+        return str(value.get(TARGET, "...")).rpartition(".")[2]
+    return textwrap.shorten(show(OmegaConf.to_container(value) if OmegaConf.is_list(value) else value), 40)

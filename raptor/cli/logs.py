@@ -1,0 +1,32 @@
+"""What commands print: messages of this package, and of libraries only warnings that matter."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+EXPECTED = (
+    "does not have many workers",
+    "ended before the epoch ended and your dataloader is",  # ours resumes
+    "in eval mode at the start of training",  # the frozen teacher
+    "smaller than the logging interval",
+    "LeafSpec",
+    "jit.script` is deprecated",  # torch's own, when it differentiates forward
+    "`srun` command is available",  # jobs are submitted by hydra/launcher=slurm
+)
+
+
+def set_up_logging() -> None:
+    """Show messages of this package in colour on the standard error, of libraries only warnings."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    root = logging.getLogger()
+    if not any(isinstance(handler, RichHandler) for handler in root.handlers):
+        console = RichHandler(console=Console(stderr=True), show_path=False, log_time_format="%H:%M:%S")
+        # libraries set their own level on import, so what they say is sorted out here
+        console.addFilter(lambda record: record.name.startswith("raptor") or record.levelno >= logging.WARNING)
+        root.addHandler(console)
+    logging.getLogger("raptor").setLevel(logging.INFO)
+    for expected in EXPECTED:
+        warnings.filterwarnings("ignore", f".*{expected}.*")

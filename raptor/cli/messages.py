@@ -1,0 +1,86 @@
+"""One message for every error that a user can repair."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from raptor.errors import RaptorError
+from raptor.utils.files import CONFIGS
+from raptor.utils.options import unknown_key
+
+
+def explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str | None:
+    """Return one message for an error that the user can repair, None for any other.
+
+    Parameters
+    ----------
+    error
+        What ended the command.
+    config_name
+        Root configuration, without ``.yaml``.
+    overrides
+        Those of the command line.
+    """
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, RaptorError) and "Traceback (most recent call last)" not in str(cause):
+            return str(cause)
+    # processes that load data or fill stores hand on their errors as text
+    if handed_on := re.search(r"(?s)\nraptor\.errors\.\w+: (.*)", "\n".join(map(str, causes))):
+        return handed_on[1].strip()
+    if isinstance(error, HydraException) and (unknown := _unknown_override(config_name, overrides)):
+        return str(unknown)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return "\n".join(dict.fromkeys(str(c) for c in causes))
+    return None
+
+
+def _unknown_override(config_name: str, overrides: Sequence[str]) -> RaptorError | None:
+    """Find the first override of a key that the composed configuration does not have."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        groups = [o for o in parsed if (CONFIGS / o.key_or_group).is_dir() and not o.is_sweep_override()]
+        try:
+            config = hydra.compose(config_name, [str(o.input_line) for o in groups], return_hydra_config=True)
+        except HydraException:  # a group's option that does not exist: Hydra's own message lists those that do
+            return None
+    values: Any = OmegaConf.to_container(config)
+    launcher = {"hydra": {"launcher": values.pop("hydra")["launcher"]}}
+    known = [*_keys(launcher), *_keys(values)]
+    for override in parsed:
+        name = override.key_or_group
+        closed = not name.startswith("hydra.") or name.startswith("hydra.launcher.")
+        if closed and not override.is_add() and override not in groups and name not in known:
+            return unknown_key(name, override.value(), known, addable=_open_parent(config, name))
+    return None
+
+
+def _open_parent(config: Any, name: str) -> bool:
+    """Whether the node of a key passes its keys on to another library's function, so that ``+`` adds one."""
+    parent = name.rpartition(".")[0]
+    node = OmegaConf.select(config, parent) if parent else None
+    if node is None:
+        return False
+    target = OmegaConf.select(config, f"{parent}._target_")
+    return parent == "teacher.options" or (target is not None and not str(target).startswith("raptor."))
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -1,0 +1,151 @@
+"""Build both stages of distillation from their options."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from raptor.data.module import ImageData
+from raptor.errors import ConfigError
+from raptor.models.block import BlockConfig
+from raptor.models.initialization import inherit
+from raptor.models.load import load_kind
+from raptor.models.options import SurrogateOptions
+from raptor.models.surrogate import PhaseBlocks, Surrogate
+from raptor.models.teacher import Teacher
+from raptor.partition.phases import Phase, phases_of
+from raptor.tasks.context import Context
+from raptor.tasks.distillation.options import DistillationOptions, DistillOptions, FinetuneOptions
+from raptor.tasks.distillation.phases import choose_boundaries, choose_phases
+from raptor.tasks.distillation.task import Distillation
+
+log = logging.getLogger(__name__)
+
+
+def distill(options: DistillOptions, context: Context) -> Distillation:
+    """Build stage 1: the blocks of one phase or many, each alone.
+
+    Raises
+    ------
+    ConfigError
+        If phases, blocks or losses do not fit the teacher.
+    """
+    phases = choose_phases(context.surrogate, context.teacher, context.data)
+    return build_distillation(options, context, new_blocks(context, phases))
+
+
+def finetune(options: FinetuneOptions, context: Context) -> Distillation:
+    """Build stage 2: the whole surrogate, from trained blocks or from scratch.
+
+    Raises
+    ------
+    ConfigError
+        If boundaries, blocks or losses do not fit the teacher.
+    """
+    boundaries, solver = choose_boundaries(context.surrogate, context.teacher, context.data)
+    blocks = new_blocks(context, phases_of(boundaries, context.teacher.num_layers))
+    init: str = "scratch" if context.surrogate.init == "random" else context.surrogate.init
+    if options.blocks is not None:
+        folders = [options.blocks] if isinstance(options.blocks, str) else options.blocks
+        fill_from(blocks, {folder: load_kind(folder, PhaseBlocks, "task.blocks") for folder in folders})
+        init = "blocks"
+    surrogate = Surrogate.of_teacher(context.teacher, blocks)
+    return build_distillation(options, context, surrogate, about={"solver": solver, "init": init})
+
+
+def build_distillation(
+    options: DistillationOptions, context: Context, model: PhaseBlocks | Surrogate, about: dict[str, Any] | None = None
+) -> Distillation:
+    """Build the task that trains blocks or a surrogate.
+
+    Parameters
+    ----------
+    options
+        Of the task.
+    context
+        What it is built from.
+    model
+        Blocks (stage 1) or a surrogate (stage 2).
+    about
+        Plain data to keep with the results.
+    """
+    task = Distillation(
+        **distillation_arguments(options, context),
+        model=model,
+        about=about,
+    )
+    context.source.connect(context.data, context.teacher, task.layers)
+    return task
+
+
+def distillation_arguments(options: DistillationOptions, context: Context) -> dict[str, Any]:
+    """Return the arguments of :class:`Distillation` that options and context decide."""
+    return {
+        "name": options.name,
+        "optimizer": options.optimizer.build(),
+        "schedule": None if options.schedule is None else options.schedule.build(),
+        "seed": context.seed,
+        "teacher": context.teacher,
+        "loss": options.loss.build(),
+        "last_phase_loss": None if options.last_phase_loss is None else options.last_phase_loss.build(),
+        "teacher_forcing": options.teacher_forcing,
+        "rollout_growth": options.rollout_growth,
+        "input_noise": options.input_noise,
+        "top1": has_teacher_classes(context.teacher, context.data),
+        "source": context.source,
+    }
+
+
+def block_config(teacher: Teacher, options: SurrogateOptions) -> BlockConfig:
+    """Return the block of a surrogate of a teacher: its width, and its heads unless the options say otherwise."""
+    block = options.block
+    return BlockConfig(
+        width=teacher.width,
+        num_heads=block.num_heads or teacher.num_heads,
+        mlp=block.mlp,
+        mlp_ratio=block.mlp_ratio,
+        layer_scale=block.layer_scale,
+        depth_scaling=block.depth_scaling,
+    )
+
+
+def new_blocks(context: Context, phases: Sequence[Phase]) -> PhaseBlocks:
+    """Make a new block for each phase, initialised as the options say."""
+    blocks = PhaseBlocks(block_config(context.teacher, context.surrogate), phases, context.seed)
+    inherit(blocks, context.teacher, context.surrogate.init)
+    return blocks
+
+
+def has_teacher_classes(teacher: Teacher, data: ImageData) -> bool:
+    """Whether the labels of the data are those of the teacher's head, so that top-1 means something."""
+    same = data.target == "class" and teacher.num_classes == data.num_classes
+    if not same:
+        log.warning(
+            "the teacher's head has %d outputs, data=%s has %d classes: no top-1 through the teacher's head",
+            teacher.num_classes,
+            data.name,
+            data.num_classes,
+        )
+    return same
+
+
+def fill_from(blocks: PhaseBlocks, sources: dict[str, PhaseBlocks]) -> None:
+    """Copy the weights of trained blocks, phase by phase.
+
+    Raises
+    ------
+    ConfigError
+        If a phase has no trained block, or one of another architecture.
+    """
+    for phase in blocks.phases:
+        found = next((folder for folder, source in sources.items() if phase in source.phases), None)
+        if found is None:
+            have = ", ".join(sorted({str(p) for source in sources.values() for p in source.phases}))
+            fix = f"train it with task=distill 'surrogate.phases=[[{phase.start},{phase.end}]]'"
+            raise ConfigError.of("task.blocks", list(sources), f"a block for phase {phase} (they have {have})", fix)
+        if sources[found].config != blocks.config:
+            expected = f"blocks as surrogate.block asks for, {blocks.config.to_dict()}"
+            fix = f"set surrogate.block to what they were trained with, {sources[found].config.to_dict()}"
+            raise ConfigError.of("task.blocks", found, expected, fix)
+        blocks.of(phase).load_state_dict(sources[found].of(phase).state_dict())
