@@ -39,4 +39,5 @@ class PartitionsOptions(DistillationOptions):
         """Build the task; see :func:`raptor.studies.small_scale.build.partitions`."""
         from raptor.studies.small_scale.build import partitions
 
-        return partitions(self, context)
+        arguments = self.arguments() | {"tags": self.tags}
+        return partitions(context, arguments, self.ks, self.kinds, self.draws, self.swaps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from raptor.data.module import ImageData
 from raptor.errors import ConfigError
@@ -16,15 +16,22 @@ from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase, phases_of
 from raptor.tasks.context import Context
-from raptor.tasks.distillation.options import DistillationOptions, DistillOptions, FinetuneOptions
 from raptor.tasks.distillation.phases import choose_boundaries, choose_phases
 from raptor.tasks.distillation.task import Distillation
 
+Made = TypeVar("Made", bound=Distillation)
 log = logging.getLogger(__name__)
 
 
-def distill(options: DistillOptions, context: Context) -> Distillation:
+def distill(context: Context, arguments: dict[str, Any]) -> Distillation:
     """Build stage 1: the blocks of one phase or many, each alone.
+
+    Parameters
+    ----------
+    context
+        What the task is built from.
+    arguments
+        Of :class:`Distillation`, as its options give them.
 
     Raises
     ------
@@ -32,11 +39,18 @@ def distill(options: DistillOptions, context: Context) -> Distillation:
         If phases, blocks or losses do not fit the teacher.
     """
     phases = choose_phases(context.surrogate, context.teacher, context.data)
-    return build_distillation(options, context, new_blocks(context, phases))
+    return build_distillation(context, arguments | {"model": new_blocks(context, phases)})
 
 
-def finetune(options: FinetuneOptions, context: Context) -> Distillation:
+def finetune(context: Context, arguments: dict[str, Any], folders: Sequence[str]) -> Distillation:
     """Build stage 2: the whole surrogate, from trained blocks or from scratch.
+
+    Parameters
+    ----------
+    context, arguments
+        As for :func:`distill`.
+    folders
+        Run folders of stage 1; none starts from scratch.
 
     Raises
     ------
@@ -46,55 +60,35 @@ def finetune(options: FinetuneOptions, context: Context) -> Distillation:
     boundaries, solver = choose_boundaries(context.surrogate, context.teacher, context.data)
     blocks = new_blocks(context, phases_of(boundaries, context.teacher.num_layers))
     init: str = "scratch" if context.surrogate.init == "random" else context.surrogate.init
-    if options.blocks is not None:
-        folders = [options.blocks] if isinstance(options.blocks, str) else options.blocks
+    if folders:
         fill_from(blocks, {folder: load_kind(folder, PhaseBlocks, "task.blocks") for folder in folders})
         init = "blocks"
     surrogate = Surrogate.of_teacher(context.teacher, blocks)
-    return build_distillation(options, context, surrogate, about={"solver": solver, "init": init})
+    about = {"solver": solver, "init": init}
+    return build_distillation(context, arguments | {"model": surrogate, "about": about})
 
 
-def build_distillation(
-    options: DistillationOptions, context: Context, model: PhaseBlocks | Surrogate, about: dict[str, Any] | None = None
-) -> Distillation:
-    """Build the task that trains blocks or a surrogate.
+def build_distillation(context: Context, arguments: dict[str, Any], kind: type[Made] = Distillation) -> Made:  # type: ignore[assignment]
+    """Build the task that trains a model, and connect its source of activations.
 
     Parameters
     ----------
-    options
-        Of the task.
     context
-        What it is built from.
-    model
-        Blocks (stage 1) or a surrogate (stage 2).
-    about
-        Plain data to keep with the results.
+        What the task is built from.
+    arguments
+        Of ``kind``, without those that the context decides.
+    kind
+        :class:`Distillation` or a subclass.
     """
-    task = Distillation(
-        **distillation_arguments(options, context),
-        model=model,
-        about=about,
+    task = kind(
+        teacher=context.teacher,
+        source=context.source,
+        seed=context.seed,
+        top1=has_teacher_classes(context.teacher, context.data),
+        **arguments,
     )
     context.source.connect(context.data, context.teacher, task.layers)
     return task
-
-
-def distillation_arguments(options: DistillationOptions, context: Context) -> dict[str, Any]:
-    """Return the arguments of :class:`Distillation` that options and context decide."""
-    return {
-        "name": options.name,
-        "optimizer": options.optimizer.build(),
-        "schedule": None if options.schedule is None else options.schedule.build(),
-        "seed": context.seed,
-        "teacher": context.teacher,
-        "loss": options.loss.build(),
-        "last_phase_loss": None if options.last_phase_loss is None else options.last_phase_loss.build(),
-        "teacher_forcing": options.teacher_forcing,
-        "rollout_growth": options.rollout_growth,
-        "input_noise": options.input_noise,
-        "top1": has_teacher_classes(context.teacher, context.data),
-        "source": context.source,
-    }
 
 
 def block_config(teacher: Teacher, options: SurrogateOptions) -> BlockConfig:

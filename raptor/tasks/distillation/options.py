@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from raptor.tasks.context import Context, TaskNode
 from raptor.training.options import OptimizerNode, ScheduleNode, WarmupCosineOptions
@@ -93,6 +93,19 @@ class DistillationOptions(TaskNode):
     )
     input_noise: float = option("Standard deviation of noise on the tokens that enter a rollout", default=0.0, ge=0)
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of :class:`~raptor.tasks.distillation.task.Distillation` that options alone decide."""
+        return {
+            "name": self.name,
+            "optimizer": self.optimizer.build(),
+            "schedule": None if self.schedule is None else self.schedule.build(),
+            "loss": self.loss.build(),
+            "last_phase_loss": None if self.last_phase_loss is None else self.last_phase_loss.build(),
+            "teacher_forcing": self.teacher_forcing,
+            "rollout_growth": self.rollout_growth,
+            "input_noise": self.input_noise,
+        }
+
     def __post_init__(self) -> None:
         if self.teacher_forcing != self.teacher_forcing:
             raise Invalid("teacher_forcing", self.teacher_forcing, "number >= 0", "set it to a number, or to .inf")
@@ -108,7 +121,7 @@ class DistillOptions(DistillationOptions):
         """Build stage 1; see :func:`raptor.tasks.distillation.build.distill`."""
         from raptor.tasks.distillation.build import distill
 
-        return distill(self, context)
+        return distill(context, self.arguments())
 
 
 @options
@@ -127,4 +140,5 @@ class FinetuneOptions(DistillationOptions):
         """Build stage 2; see :func:`raptor.tasks.distillation.build.finetune`."""
         from raptor.tasks.distillation.build import finetune
 
-        return finetune(self, context)
+        folders = [self.blocks] if isinstance(self.blocks, str) else self.blocks or []
+        return finetune(context, self.arguments(), folders)

@@ -74,7 +74,8 @@ class LinearProbeOptions(ProbeOptions):
         from raptor.tasks.probes.build import build_probe
         from raptor.tasks.probes.linear import LinearProbing
 
-        return build_probe(LinearProbing, self, context, start=self.start, checks=self.checks)
+        arguments = self.arguments() | {"start": self.start, "checks": self.checks}
+        return build_probe(LinearProbing, context, self.backbone, self.label, arguments)
 
 
 @options
@@ -91,7 +92,8 @@ class SegmentationProbeOptions(ProbeOptions):
         from raptor.tasks.probes.build import build_probe
         from raptor.tasks.probes.segmentation import SegmentationProbing
 
-        return build_probe(SegmentationProbing, self, context, loss_stride=self.loss_stride, stride=self.stride)
+        arguments = self.arguments() | {"loss_stride": self.loss_stride, "stride": self.stride}
+        return build_probe(SegmentationProbing, context, self.backbone, self.label, arguments)
 
 
 @options
@@ -116,13 +118,6 @@ class DepthProbeOptions(ProbeOptions):
         from raptor.tasks.probes.build import build_probe
         from raptor.tasks.probes.depth import DepthProbing
 
-        return build_probe(
-            DepthProbing,
-            self,
-            context,
-            bins=self.bins,
-            upsample=self.upsample,
-            nearest=self.nearest,
-            farthest=self.farthest,
-            loss_stride=self.loss_stride,
-        )
+        own = ("bins", "upsample", "nearest", "farthest", "loss_stride")
+        arguments = self.arguments() | {key: getattr(self, key) for key in own}
+        return build_probe(DepthProbing, context, self.backbone, self.label, arguments)
