@@ -22,7 +22,7 @@ from raptor.models.teacher import freeze
 from raptor.partition.phases import phases_of
 from raptor.studies.dynamics.batches import ImageBatches
 from raptor.studies.dynamics.measure import Dynamics
-from raptor.studies.dynamics.options import DynamicsOptions, Jacobian, Perturbation
+from raptor.studies.dynamics.options import JacobianOptions, MeasureOptions, PerturbationOptions
 from raptor.tasks.distillation.losses import VarianceScaledMSE, WeightedTokenMSE
 from raptor.tasks.probes.depth import DepthProbing
 from raptor.tasks.probes.segmentation import SegmentationProbing
@@ -95,7 +95,9 @@ def test_a_dense_probe_on_another_device(
 
 
 def test_dynamics_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = DynamicsOptions(shown=3, perturbation=Perturbation(images=2, sizes=(0.1,)), jacobian=Jacobian(images=0))
+    options = MeasureOptions(
+        shown=3, perturbation=PerturbationOptions(images=2, sizes=[0.1]), jacobian=JacobianOptions(images=0)
+    )
     monkeypatch.setattr(Dynamics, "_jacobians", lambda *args: {})  # forward-mode differentiation does not run elsewhere
 
     def measure(device: torch.device) -> dict[str, Any]:

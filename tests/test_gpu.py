@@ -17,7 +17,7 @@ from raptor.models.teacher import freeze
 from raptor.partition.phases import phases_of
 from raptor.studies.dynamics.batches import ImageBatches
 from raptor.studies.dynamics.measure import Dynamics, Pass
-from raptor.studies.dynamics.options import DynamicsOptions, Jacobian, Perturbation
+from raptor.studies.dynamics.options import JacobianOptions, MeasureOptions, PerturbationOptions
 from raptor.tasks.distillation.losses import VarianceScaledMSE, WeightedTokenMSE
 from raptor.tasks.probes.depth import DepthProbing
 from raptor.training.execution import execute
@@ -62,8 +62,8 @@ def test_a_step_does_not_wait_for_the_device(forcing: float, recompute: bool, lo
 
 def test_dynamics_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # as raptor.dynamics does
-    options = DynamicsOptions(
-        shown=3, perturbation=Perturbation(images=2, sizes=(0.1,)), jacobian=Jacobian(images=1, values=2)
+    options = MeasureOptions(
+        shown=3, perturbation=PerturbationOptions(images=2, sizes=[0.1]), jacobian=JacobianOptions(images=1, values=2)
     )
     found = []
     for device in ("cpu", "cuda"):
@@ -87,7 +87,7 @@ def test_measures_are_those_of_the_cpu_to_a_millionth() -> None:
     layers = [torch.randn(12, teacher.layout.num_tokens, teacher.width, generator=generator) for _ in range(13)]
     found = []
     for device in ("cpu", "cuda"):
-        sums = Pass(teacher, 12, 3, DynamicsOptions(shown=3))
+        sums = Pass(teacher, 12, 3, MeasureOptions(shown=3))
         sums.update(range(12), [x.to(device).double() for x in layers], torch.arange(12) % 3)
         found.append(sums.arrays() | sums.operators([4, 8]))
     for key, values in found[0].items():

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from raptor.tasks.build import finetune, linear_probe
 
 from raptor.data.digits import Digits
 from raptor.data.sources import Online
@@ -11,7 +12,6 @@ from raptor.models.io import save
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase
-from raptor.tasks.build import finetune, linear_probe
 from raptor.tasks.distillation.losses import TokenMSE
 from raptor.tasks.distillation.phases import SurrogateOptions
 from tests.conftest import tiny_spec

@@ -30,7 +30,7 @@ from raptor.models.surrogate import Surrogate
 from raptor.partition.maxcut import solve
 from raptor.partition.phases import phases_of
 from raptor.studies.dynamics.batches import ImageBatches
-from raptor.studies.dynamics.options import DynamicsOptions
+from raptor.studies.dynamics.options import MeasureOptions
 from raptor.utils.seeding import derive_seed
 
 Arrays = dict[str, NDArray[Any]]
@@ -62,7 +62,7 @@ class Pass:
         What to measure.
     """
 
-    def __init__(self, model: Backbone, count: int, num_classes: int, options: DynamicsOptions) -> None:
+    def __init__(self, model: Backbone, count: int, num_classes: int, options: MeasureOptions) -> None:
         self.layout, self.options, self.half = model.layout, options, count // 2
         self.distance = LayerDistance(self.layout, options.tokens)
         self.other_end = OtherEnd(self.layout)
@@ -151,7 +151,7 @@ class Dynamics:
         self,
         model: Backbone,
         images: ImageBatches,
-        options: DynamicsOptions,
+        options: MeasureOptions,
         said: Callable[[float], None] = lambda share: None,
     ) -> None:
         self.model, self.images, self.options, self.said = model, images, options, said

@@ -20,11 +20,11 @@ from raptor.models.tokens import TokenLayout
 from raptor.partition.phases import phases_of
 from raptor.studies.dynamics.batches import ImageBatches
 from raptor.studies.dynamics.measure import Dynamics, Pass, layers_of
-from raptor.studies.dynamics.options import DynamicsOptions, Jacobian, Operators, Perturbation
+from raptor.studies.dynamics.options import JacobianOptions, MeasureOptions, OperatorOptions, PerturbationOptions
 
 IMAGES = 30
-SMALL = DynamicsOptions(
-    shown=5, perturbation=Perturbation(images=3, sizes=(0.1,)), jacobian=Jacobian(images=1, values=2)
+SMALL = MeasureOptions(
+    shown=5, perturbation=PerturbationOptions(images=3, sizes=[0.1]), jacobian=JacobianOptions(images=1, values=2)
 )
 
 
@@ -91,7 +91,7 @@ def test_streamed_basins_are_those_in_memory(
 
 
 def test_operator_is_least_squares_in_memory(teacher: Teacher, in_memory: torch.Tensor) -> None:
-    options = DynamicsOptions(operators=Operators(rank=teacher.width, tokens=("patches",)))
+    options = MeasureOptions(operators=OperatorOptions(rank=teacher.width, tokens=["patches"]))
     sums = Pass(teacher, IMAGES, 0, options)
     sums.update(range(IMAGES), list(in_memory.unbind(1)), None)
     arrays = sums.operators([6])
@@ -151,7 +151,7 @@ def test_without_classes_there_are_neither_basins_nor_kicks_toward_them(teacher:
     data.target = "labels"  # maps, say
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     images = ImageBatches(data, "val", 8, 4, torch.device("cpu"))
-    options = replace(SMALL, operators=Operators(tokens=()), jacobian=Jacobian(images=0))
+    options = replace(SMALL, operators=OperatorOptions(tokens=[]), jacobian=JacobianOptions(images=0))
     arrays = Dynamics(teacher, images, options).measure("teacher", [6])
     assert not [key for key in arrays if key.startswith(("basins/", "kicks/class", "operators/", "jacobian/"))]
     assert "kicks/random/3/0.1/cls" in arrays
@@ -188,16 +188,16 @@ def test_error_of_a_surrogate(teacher: Teacher) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (DynamicsOptions(k=13), "k=13"),
-        (DynamicsOptions(precision=16), "precision=16"),
-        (DynamicsOptions(boundaries=[8, 4]), "out of order"),
-        (DynamicsOptions(perturbation=Perturbation(layers=[12])), "perturbation.layers"),
-        (DynamicsOptions(perturbation=Perturbation(sizes=[0.0])), "perturbation.sizes"),
-        (DynamicsOptions(operators=Operators(tokens=["mask"])), "operators.tokens"),
-        (DynamicsOptions(jacobian=Jacobian(images=-1)), "jacobian.images=-1"),
+        (MeasureOptions(k=13), "k=13"),
+        (MeasureOptions(precision=16), "precision=16"),
+        (MeasureOptions(boundaries=[8, 4]), "out of order"),
+        (MeasureOptions(perturbation=PerturbationOptions(layers=[12])), "perturbation.layers"),
+        (MeasureOptions(perturbation=PerturbationOptions(sizes=[0.0])), "perturbation.sizes"),
+        (MeasureOptions(operators=OperatorOptions(tokens=["mask"])), "operators.tokens"),
+        (MeasureOptions(jacobian=JacobianOptions(images=-1)), "jacobian.images=-1"),
     ],
 )
-def test_options_that_do_not_fit(teacher: Teacher, options: DynamicsOptions, message: str) -> None:
+def test_options_that_do_not_fit(teacher: Teacher, options: MeasureOptions, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         options.check(teacher)
 

@@ -16,7 +16,7 @@ from raptor.models.tokens import TokenLayout
 from raptor.studies.dynamics.batches import ImageBatches
 from raptor.studies.dynamics.findings import judge_findings
 from raptor.studies.dynamics.measure import Dynamics
-from raptor.studies.dynamics.options import DynamicsOptions, Jacobian, Operators, Perturbation
+from raptor.studies.dynamics.options import JacobianOptions, MeasureOptions, OperatorOptions, PerturbationOptions
 from raptor.studies.dynamics.summary import jumps_table
 
 Arrays = dict[str, np.ndarray]
@@ -30,11 +30,11 @@ L = len(GROWTH)
 IMAGES, HALF, KICKED, SIZE = 13, 6, 5, 0.5
 BOUNDARIES = [2]
 LAYOUT = TokenLayout(cls=1, registers=0, patches=2)
-OPTIONS = DynamicsOptions(
+OPTIONS = MeasureOptions(
     shown=3,
-    operators=Operators(rank=3, tokens=("patches",)),
-    perturbation=Perturbation(images=KICKED, sizes=(SIZE,), layers=(1, 3)),
-    jacobian=Jacobian(images=2, values=3),
+    operators=OperatorOptions(rank=3, tokens=["patches"]),
+    perturbation=PerturbationOptions(images=KICKED, sizes=(SIZE,), layers=(1, 3)),
+    jacobian=JacobianOptions(images=2, values=3),
 )
 
 
