@@ -14,11 +14,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from raptor.tasks.build import depth_probe, linear_probe, segmentation_probe
 from torch.utils.data import TensorDataset
 
 from benchmarks.measure import Options, Row, StepTimes
 from raptor.data.module import ImageData
-from raptor.tasks.build import depth_probe, linear_probe, segmentation_probe
 from raptor.utils.files import CONFIGS
 
 BUILD: dict[str, Any] = {

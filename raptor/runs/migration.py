@@ -28,6 +28,12 @@ WITHOUT_EFFECT = ("logger", "hydra")  # nodes of old configurations that no iden
 TARGETS = {
     "raptor.tasks.build.distill": "raptor.tasks.distillation.options.DistillOptions",
     "raptor.tasks.build.finetune": "raptor.tasks.distillation.options.FinetuneOptions",
+    "raptor.tasks.build.classifier": "raptor.tasks.options.ClassifierOptions",
+    "raptor.tasks.build.linear_probe": "raptor.tasks.probes.options.LinearProbeOptions",
+    "raptor.tasks.build.segmentation_probe": "raptor.tasks.probes.options.SegmentationProbeOptions",
+    "raptor.tasks.build.depth_probe": "raptor.tasks.probes.options.DepthProbeOptions",
+    "raptor.tasks.build.partitions": "raptor.studies.small_scale.options.PartitionsOptions",
+    "raptor.models.teacher.build_teacher": "raptor.models.pretrained.build_teacher",
     "raptor.tasks.losses.TokenMSE": "raptor.tasks.distillation.options.TokenMSEOptions",
     "raptor.tasks.losses.WeightedTokenMSE": "raptor.tasks.distillation.options.WeightedTokenMSEOptions",
     "raptor.tasks.losses.VarianceScaledMSE": "raptor.tasks.distillation.options.VarianceScaledMSEOptions",

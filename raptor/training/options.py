@@ -171,7 +171,7 @@ class LoggerNode(Choice):
     """A Lightning logger; it never changes what is computed."""
 
 
-PRECISIONS = Literal["32-true", "bf16-mixed", "64-true", 32, 64]
+PRECISIONS = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
 
 @options
@@ -236,3 +236,11 @@ class TrainerOptions:
     def __post_init__(self) -> None:
         if self.max_steps in (None, -1) and self.max_epochs in (None, -1):
             raise Invalid("max_steps", self.max_steps, "a limit in max_steps or max_epochs", "set one of them to >= 0")
+        if self.precision == "16-mixed":
+            if self.accelerator not in ("gpu", "cuda"):
+                expected = f"32-true or bf16-mixed with trainer.accelerator={self.accelerator}: float16 needs a GPU"
+                raise Invalid("precision", self.precision, expected, "set trainer.precision=32-true")
+            if self.gradient_clip_val:
+                expected = f"no scaling of gradients with trainer.gradient_clip_val={self.gradient_clip_val}"
+                fix = "set trainer.precision=bf16-mixed, or trainer.gradient_clip_val=null"
+                raise Invalid("precision", self.precision, expected, fix)
