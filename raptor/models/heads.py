@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raptor.errors import ModelFileError
+from raptor.models.checkpoints import read_tensors
 from raptor.models.hub import HubModel
-from raptor.models.weights import fill, read_tensors
+from raptor.models.weights import fill
 
 
 class LinearProbe(nn.Module, HubModel):
@@ -102,12 +103,12 @@ def stacked(heads: Iterable[nn.Module], features: Tensor) -> Tensor:
 
 
 def read_linear(path: Path, where: str) -> LinearProbe:
-    """A linear classifier from a file with ``weight`` ``(classes, features)`` and ``bias``, as Meta publishes them.
+    """Read a linear classifier: ``weight`` ``(classes, features)`` and ``bias``, as Meta publishes them.
 
     Parameters
     ----------
     path
-        ``.pth`` or ``.safetensors``; read without running anything.
+        ``.pth`` or ``.safetensors``; read without running anything. Both names may have one prefix.
     where
         How to name the file in errors.
 
@@ -118,13 +119,16 @@ def read_linear(path: Path, where: str) -> LinearProbe:
     """
     if not path.is_file():
         raise ModelFileError(
-            f"{where} does not exist: python scripts/download_heads.py {path.parent} fetches Meta's heads; or give "
-            "the run folder of a linear probe"
+            f"{where}: expected a file that exists, or the run folder of a linear probe. Fix: python "
+            f"scripts/download_heads.py {path.parent} fetches Meta's heads."
         )
-    state = read_tensors(path, where)
+    tensors = read_tensors(path, where)
+    prefix = next(iter(tensors)).rpartition(".")[0]  # such as module.linear, of a training script
+    state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
     if state.keys() != {"weight", "bias"} or state["weight"].ndim != 2:
         raise ModelFileError(
-            f"{where} holds {sorted(state)[:4]}, a linear head has weight (classes, features) and bias"
+            f"{where}: expected a linear head, weight (classes, features) and bias (it holds "
+            f"{', '.join(tensors)[:80]}). Fix: save the state_dict() of the linear layer."
         )
     classes, features = state["weight"].shape
     probe = LinearProbe(features, classes)

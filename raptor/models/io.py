@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from raptor.errors import ModelFileError, RaptorError
-from raptor.models.weights import fill, read_tensors
+from raptor.models.checkpoints import read_tensors
+from raptor.models.weights import fill
 from raptor.utils.files import resolve, sha256, write_aside, write_json
 from raptor.version import __version__
 

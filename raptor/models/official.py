@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raptor.errors import ConfigError, ModelFileError
 from raptor.models.block import BlockConfig
+from raptor.models.checkpoints import Inert
 from raptor.models.surrogate import PhaseBlocks
 from raptor.models.weights import fill
 from raptor.partition.phases import Phase
@@ -24,17 +25,10 @@ from raptor.partition.phases import Phase
 KNOWN_ROOTS = ("raptor", "block", "torch.nn", "torch._C._nn", "timm", "dinov2", "__main__", "functools.partial")
 
 
-class StoredModule:
-    """Stand-in for an object of a class that a file names: what was stored, and no behaviour."""
+class StoredModule(Inert):
+    """Stand-in for a module that a file names."""
 
     kind = ""  # the name in the file
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> StoredModule:
-        """Ignore what the constructor would have been given."""
-        return object.__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state if isinstance(state, dict) else {}
 
     def child(self, *names: str) -> Any:
         """Submodule, parameter or attribute, by a path of names; None if there is none."""

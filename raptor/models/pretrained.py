@@ -11,11 +11,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from raptor.errors import ConfigError, ModelFileError
+from raptor.models.checkpoints import read_tensors
 from raptor.models.heads import LinearProbe, read_linear
 from raptor.models.io import describe, read, read_checked
+from raptor.models.layouts import StoredViT, convert, find_vit
+from raptor.models.published import is_published, open_published
 from raptor.models.teacher import Teacher
 from raptor.models.vit import Shell, ViTSpec
-from raptor.models.weights import convert, fill, fit_positions, follows_meta, read_tensors
+from raptor.models.weights import fill, fit_positions, follows_meta
 from raptor.utils.files import resolve
 
 POSITIONS = "shell.vit.pos_embed"
@@ -38,13 +41,14 @@ def build_teacher(
     Parameters
     ----------
     name
-        timm's model name.
+        timm's model name; or ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME`` for a model published in timm's format,
+        whose weights are then taken where ``weights`` names none.
     options
-        Keyword arguments of ``timm.create_model``.
+        Keyword arguments of ``timm.create_model``, before those of a published model.
     weights
         A run folder or model folder of this project, ``package:NAME`` for a model that ships with the package,
         or a file with a state dict, ``.safetensors`` or ``.pth``, in timm's or the publisher's own key layout
-        (:func:`~raptor.models.weights.convert`). None leaves the weights random, unless ``pretrained``.
+        (:func:`~raptor.models.layouts.convert`). None leaves the weights random, unless ``pretrained``.
     pretrained
         Fetch timm's published weights from its hub, where ``weights`` names none.
     head
@@ -75,8 +79,13 @@ def build_teacher(
         If the weights are missing, damaged or of another shape.
     """
     probe = None if head is None else _read_head(head)  # before anything is fetched
-    pretrained = pretrained and weights is None
     options = {key: value for key, value in (options or {}).items() if (key, value) != ("img_size", None)}
+    if is_published(name):
+        published = open_published(name, fetch_weights=weights is None)
+        name, options, pretrained = published.name, {**published.options, **options}, False
+        mean, std = mean or published.mean, std or published.std
+        weights = weights or published.weights
+    pretrained = pretrained and weights is None
     vit = _build(ViTSpec(name, options), pretrained)
     channels = int(vit.in_chans)
     spec = ViTSpec(
@@ -106,7 +115,9 @@ def _build(spec: ViTSpec, pretrained: bool) -> VisionTransformer:
     options = {key: value for key, value in spec.options.items() if key != "img_size"}
     published = ViTSpec(spec.name, options).build(pretrained=True)
     vit = spec.build()
-    vit.load_state_dict(convert(vit, spec.name, published.state_dict(), f"teacher.name={spec.name}"))
+    state = published.state_dict()
+    stored = StoredViT(f"teacher.name={spec.name}", "", state, {key: key for key in state})
+    vit.load_state_dict(convert(vit, spec.name, stored))
     return vit
 
 
@@ -156,7 +167,7 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "", own_head: 
         The model to fill, in place.
     source
         Folder; ``package:NAME`` for one that ships with the package; or a file with a state dict,
-        ``.safetensors`` or ``.pth``, in a key layout that :func:`~raptor.models.weights.convert` knows.
+        ``.safetensors`` or ``.pth``, in a key layout that :func:`~raptor.models.layouts.convert` knows.
     key
         Configuration key to name in errors.
     own_head
@@ -182,7 +193,10 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "", own_head: 
     tensors = read_tensors(source, where)
     if not isinstance(model, Teacher):
         raise ModelFileError(f"{where} is a bare weight file, which can fill a teacher only")
-    state = convert(model.shell.vit, model.spec.name, tensors, where)
+    stored = find_vit(tensors, where)
+    if not own_head:  # a file of this project may hold it
+        head |= {name: stored.tensors.pop(name) for name in head if name in stored.tensors}
+    state = convert(model.as_timm(), model.spec.name, stored)
     fill(model, head | {_from_timm(name): tensor for name, tensor in state.items()}, where)
 
 

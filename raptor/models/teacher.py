@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -49,6 +51,12 @@ class Teacher(Backbone):
         """Attention heads of a block."""
         return int(self.get_submodule("blocks.0.attn").num_heads)  # type: ignore[arg-type]
 
+    def as_timm(self) -> VisionTransformer:
+        """Whole model of timm; its parameters are the teacher's."""
+        vit = copy.copy(self.shell.vit)
+        vit._modules = {**vit._modules, "blocks": self.blocks}
+        return vit
+
     def to_config(self) -> dict[str, Any]:
         """Plain dictionary from which :meth:`from_config` builds the same architecture."""
         return {"vit": spec_to_dict(self.spec)}
@@ -62,3 +70,10 @@ class Teacher(Backbone):
 def freeze(module: Module) -> Module:
     """Put a module into eval mode and turn off all its gradients; returns the module."""
     return module.eval().requires_grad_(False)
+
+
+def __getattr__(name: str) -> Any:
+    """Give ``build_teacher``, which users' configurations name by its former place, this module."""
+    if name == "build_teacher":
+        return importlib.import_module("raptor.models.pretrained").build_teacher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

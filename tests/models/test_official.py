@@ -157,7 +157,7 @@ def test_thresholds_with_and_without_their_ends(thresholds: Any) -> None:
         (lambda b: setattr(b, "t_scale", False), "t_scale is off"),
         (lambda b: setattr(b.attn, "add_zero_attn", True), "adds a zero token"),
         (lambda b: b.mlp.append(nn.Linear(WIDTH, WIDTH)), "4 parts in mlp"),
-        (lambda b: b.mlp.__setitem__(0, nn.Linear(WIDTH, 3 * WIDTH)), "does not fit the model"),
+        (lambda b: b.mlp.__setitem__(0, nn.Linear(WIDTH, 3 * WIDTH)), "expected the weights of this model"),
     ],
 )
 @pytest.mark.usefixtures("official")

@@ -121,7 +121,7 @@ def test_weights_of_another_shape_or_kind_are_named(tmp_path: Any, teacher: Teac
     deeper = {**teacher.spec.options, "depth": 5}
     with pytest.raises(ModelFileError, match=r"tensors missing \(blocks\.4"):
         build_teacher(teacher.spec.name, deeper, weights=tmp_path / "folder", mean=[0.3], std=[0.4])
-    with pytest.raises(ModelFileError, match="does not exist"):
+    with pytest.raises(ModelFileError, match="expected a file that exists"):
         build_teacher("vit_tiny_patch16_224", TINY, weights=tmp_path / "nowhere", mean=[0.3], std=[0.4])
 
 
