@@ -13,12 +13,12 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 
-from raptor.data.listing import user_path
 from raptor.data.module import ImageData
 from raptor.data.pictures import read_picture
 from raptor.data.sampling import Images, Transform
 from raptor.data.transforms import Map
 from raptor.errors import ConfigError, SampleError
+from raptor.utils.files import user_path
 
 Pair = tuple[Path, Path]
 

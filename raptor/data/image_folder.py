@@ -12,11 +12,12 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
-from raptor.data.listing import list_pictures, user_path
+from raptor.data.listing import list_pictures
 from raptor.data.module import ImageData, Images
 from raptor.data.pictures import picture_extensions, read_picture
 from raptor.data.pixels import SPLITS
 from raptor.errors import ConfigError
+from raptor.utils.files import user_path
 
 
 class LabelledPictures:

@@ -12,27 +12,6 @@ from raptor.errors import ConfigError
 TWICE = "links to what is listed already"
 
 
-def user_path(key: str, value: str | Path) -> Path:
-    """Return a path that a user gave, with ``~`` replaced by the home folder.
-
-    Parameters
-    ----------
-    key
-        Configuration key of the value.
-    value
-        The path.
-
-    Raises
-    ------
-    ConfigError
-        If it names the home folder of a user who does not exist.
-    """
-    try:
-        return Path(value).expanduser()
-    except RuntimeError as error:
-        raise ConfigError.of(key, value, f"a path ({error})", "write the folder without ~") from error
-
-
 def list_pictures(
     folders: Sequence[Path], extensions: Collection[str], recursive: bool = True
 ) -> tuple[list[list[str]], Counter[str]]:

@@ -20,6 +20,7 @@ from raptor.data.pixels import SPLITS, CachedImages, open_pixels
 from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform, as_is
 from raptor.data.skipping import ON_ERROR, Omissions, SkippingLoader
 from raptor.errors import ConfigError, StoreError
+from raptor.utils.files import user_path
 from raptor.utils.signals import leave_to_the_main_process
 
 HELD_OUT = 0.1  # share of the training images that select in place of the validation images
@@ -81,7 +82,8 @@ class ImageData(Omissions, LightningDataModule, ABC):
         self.held_out: np.ndarray | None = None  # one flag for each training image
         self.name: str = name
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.augment, self.pixels, self.on_error = num_workers, augment, pixels, on_error
+        self.num_workers, self.augment, self.on_error = num_workers, augment, on_error
+        self.pixels = None if pixels is None else user_path("data.pixels", pixels)
         self.seed, self.steps = 0, 0
         self.input_shape = (0, 0, 0)
         self._mean = self._std = torch.zeros(1)

@@ -19,6 +19,7 @@ from raptor.data.store.reading import Reader
 from raptor.errors import ConfigError, SampleError, StoreError
 from raptor.models.io import tensors_fingerprint
 from raptor.models.teacher import Teacher
+from raptor.utils.files import user_path
 
 CONTENT = "activations"
 # options of a ViT that its layers do not depend on in eval mode
@@ -82,7 +83,7 @@ class Cached(ActivationSource):
     """
 
     def __init__(self, store: str | Path) -> None:
-        self.store = Path(store)
+        self.store = user_path("activations.store", store)
 
     def connect(self, data: ImageData, teacher: Teacher, layers: Collection[int]) -> None:
         """Check that the store is of this teacher, data and transform, and read batches from it from now on."""

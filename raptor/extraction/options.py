@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from raptor.data.options import DataNode
 from raptor.models.options import TeacherNode
 from raptor.runs.options import RecipeOptions, RunOptions
+from raptor.utils.files import user_path
 from raptor.utils.options import Invalid, option, options
 
 Split = Literal["train", "val"]
@@ -54,6 +55,6 @@ class ExtractOptions(RunOptions):
 
     def folders(self) -> dict[str, Path]:
         """Return the folder of each split: subfolders for pixels, and for layers of any split but training images."""
-        root = Path(self.store)
+        root = user_path("store", self.store)
         plain = "train" if self.content == "activations" else None
         return {split: root if split == plain else root / split for split in self.chosen_splits}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -92,12 +93,23 @@ class ViTSpec:
                 f"teacher.name={self.name!r} is a hybrid (its patches come from a {type(vit.patch_embed).__name__}), "
                 "no plain Vision Transformer: choose one that cuts the image into patches by itself"
             )
+        size, patch = list(vit.patch_embed.img_size), vit.patch_embed.patch_size
+        published = list((vit.pretrained_cfg or {}).get("input_size", ())[1:])  # SigLIP's 384 is no multiple of 14
+        if size != published and (nearest := _nearest_size(size, patch)):
+            expected = f"multiples of the patch size {patch[0]}, since the pixels beyond would be cut off"
+            raise ConfigError.of("teacher.options.img_size", size, expected, f"set [{nearest[0]},{nearest[1]}]")
         if vit.num_prefix_tokens != int(vit.has_class_token) + vit.num_reg_tokens:
             raise ConfigError(
                 f"teacher.name={self.name!r} has tokens beside class token, registers and patches (a distillation "
                 "token?), which no token layout here describes: choose another variant"
             )
         return vit
+
+
+def _nearest_size(size: Sequence[int], patch: Sequence[int]) -> list[int] | None:
+    """The nearest image size that patches divide; None if they divide this one."""
+    nearest = [max(1, round(side / part)) * part for side, part in zip(size, patch, strict=True)]
+    return None if nearest == list(size) else nearest
 
 
 class Shell(nn.Module):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from raptor.errors import ConfigError
+
 PACKAGE = Path(__file__).parent.parent
 # in an installed wheel the configs lie inside the package, in a checkout beside it
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
@@ -21,6 +23,27 @@ def resolve(name: str | Path) -> Path:
     """Path of a file or folder; ``package:NAME`` is the one of that name that ships with the package."""
     text = str(name)
     return ASSETS / text[len(PACKAGED) :] if text.startswith(PACKAGED) else Path(text)
+
+
+def user_path(key: str, value: str | Path) -> Path:
+    """Return a path that a user gave, with ``~`` replaced by the home folder.
+
+    Parameters
+    ----------
+    key
+        Configuration key of the value.
+    value
+        The path.
+
+    Raises
+    ------
+    ConfigError
+        If it names the home folder of a user who does not exist.
+    """
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ConfigError.of(key, value, f"a path ({error})", "write the folder without ~") from error
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

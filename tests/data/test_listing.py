@@ -10,9 +10,10 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from raptor.data.image_folder import PictureFolders
-from raptor.data.listing import list_pictures, user_path
+from raptor.data.listing import list_pictures
 from raptor.data.pictures import picture_extensions
 from raptor.errors import ConfigError, SampleError
+from raptor.utils.files import user_path
 from tests.trees import lay_out
 
 HALF = (0.5, 0.5, 0.5)
@@ -147,6 +148,7 @@ def test_tilde_is_the_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -
     data = PictureFolders(f"~/{root.name}")
     assert data.root == root
     assert len(data.list_samples("train")[0]) == 6
+    assert PictureFolders(None, pixels="~/cache").pixels == root.parent / "cache"
     with pytest.raises(ConfigError, match=r"data\.root=~nobody-here/x: expected a path .*Fix: write the folder"):
         user_path("data.root", "~nobody-here/x")
 

@@ -79,6 +79,13 @@ def test_other_architectures_and_names_are_refused() -> None:
         build_teacher("deit_tiny_distilled_patch16_224")
     with pytest.raises(ConfigError, match=r"set teacher\.options\.img_size"):
         build_teacher("vit_tiny_patch16_224", {"dynamic_img_size": True})
+    for size, nearest in ((33, r"\[32,32\]"), ([48, 60], r"\[48,64\]"), (7, r"\[16,16\]")):
+        with pytest.raises(ConfigError, match=rf"^teacher\.options\.img_size=\[.*patch size 16.*Fix: set {nearest}\.$"):
+            build_teacher("vit_tiny_patch16_224", {"img_size": size, "depth": 1})
+    assert build_teacher("vit_so400m_patch14_siglip_384", {"depth": 1, "embed_dim": 16, "num_heads": 2}).grid == (
+        27,
+        27,
+    )
     with pytest.raises(ConfigError, match=r"similar: .*vit_small"):
         build_teacher("vit_smal_patch16_224")
     with pytest.raises(ConfigError, match="nonsense"):
