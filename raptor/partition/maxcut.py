@@ -1,9 +1,12 @@
 """Max-cut over depth: cut layers 1..L into contiguous phases that are far from each other.
 
 The weight of a partition is the sum of the distances between layers of different phases, each pair once.
-Two solvers are kept because they differ: :func:`exact` finds the best contiguous partition (the dynamic
-programme that the paper describes), :func:`greedy` bisects recursively, which gives the phases that the paper
-published.
+Three solvers are kept because they differ:
+
+* :func:`exact` maximises the weight over contiguous partitions (the dynamic programme that the paper describes);
+* :func:`normalised` minimises the sum of each phase's inner distances over its size. The weight alone prefers phases of
+  equal size, since those have the most pairs across; dividing by the size removes this preference;
+* :func:`greedy` bisects recursively, which gives the phases that the paper published.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from raptor.errors import ConfigError
 from raptor.partition.phases import check_boundaries, check_k, label_layers
 
 Matrix = NDArray[np.float64]
-SOLVERS = ("exact", "greedy")
+SOLVERS = ("exact", "normalised", "greedy")
 
 
 def check_distance(distance: NDArray[Any], name: str = "distance") -> Matrix:
@@ -91,14 +94,46 @@ def exact(distance: Matrix, k: int) -> list[int]:
     ConfigError
         If k does not fit.
     """
-    L = len(distance)
+    return _cheapest(_within(distance), k)
+
+
+def normalised(distance: Matrix, k: int) -> list[int]:
+    """Find the contiguous partition with the least sum, over phases, of inner distance divided by size.
+
+    The inner distance of a phase is the sum over its pairs of layers, each pair once; its size is the number of its
+    layers. Up to a factor this is the k-means objective with layers as points where the distance is a squared
+    Euclidean one (as one minus cosine is). The dynamic programme is that of :func:`exact`.
+
+    Parameters
+    ----------
+    distance
+        ``(L, L)``, symmetric, zero diagonal.
+    k
+        Number of phases, 1..L.
+
+    Returns
+    -------
+    list of int
+        The k - 1 boundaries.
+
+    Raises
+    ------
+    ConfigError
+        If k does not fit.
+    """
+    edges = np.arange(len(distance) + 1)
+    return _cheapest(_within(distance) / np.maximum(edges[None, :] - edges[:, None], 1), k)
+
+
+def _cheapest(cost: Matrix, k: int) -> list[int]:
+    """Boundaries of the k phases of least total cost, where ``cost[a, b]`` is that of the phase a+1..b."""
+    L = len(cost) - 1
     check_k(k, L, "k")
-    W = _within(distance)
-    # best[j, a]: least sum within when layers a+1..L form j phases; built from the far end so that
+    # best[j, a]: least cost when layers a+1..L form j phases; built from the far end so that
     # reading forward and taking the first minimum gives the lexicographically first optimum
     best = np.full((k + 1, L + 1), np.inf)
     best[0, L] = 0.0
-    cost = np.where(np.arange(L + 1)[:, None] < np.arange(L + 1)[None, :], W, np.inf)
+    cost = np.where(np.tri(L + 1, dtype=bool), np.inf, cost)
     for j in range(1, k + 1):
         best[j] = (cost + best[j - 1][None, :]).min(axis=1)
     boundaries, a = [], 0
@@ -169,8 +204,10 @@ def solve(distance: Matrix, k: int, solver: str = "exact") -> list[int]:
         If the solver is unknown or k does not fit.
     """
     if solver not in SOLVERS:
-        raise ConfigError(f"solver={solver!r} is unknown; choose {' or '.join(SOLVERS)}")
-    return exact(distance, k) if solver == "exact" else greedy(distance, k=k)
+        raise ConfigError.of("solver", solver, " or ".join(SOLVERS), "choose one of them")
+    if solver == "greedy":
+        return greedy(distance, k=k)
+    return exact(distance, k) if solver == "exact" else normalised(distance, k)
 
 
 def brute_force(distance: Matrix, k: int) -> list[int]:
@@ -185,3 +222,9 @@ def random_boundaries(num_layers: int, k: int, rng: np.random.Generator) -> list
     check_k(k, num_layers, "k")
     drawn = rng.choice(np.arange(1, num_layers), size=k - 1, replace=False)
     return check_boundaries(sorted(int(b) for b in drawn), num_layers)
+
+
+def equal_boundaries(num_layers: int, k: int) -> list[int]:
+    """Cut depth into k phases of sizes that differ by one layer at most: a control that knows no distance."""
+    check_k(k, num_layers, "k")
+    return [round(j * num_layers / k) for j in range(1, k)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from raptor.partition.maxcut import Matrix, cut_weight, greedy, random_boundaries, solve
+from raptor.partition.maxcut import Matrix, cut_weight, equal_boundaries, greedy, random_boundaries, solve
 from raptor.partition.phases import check_k, label_layers, phases_of
 
 
@@ -85,6 +85,12 @@ def random_control(distance: Matrix, k: int, draws: int = 1000, seed: int = 0) -
     }
 
 
+def equal_control(distance: Matrix, k: int) -> dict[str, Any]:
+    """Measure the partition into k phases of equal size; its ``boundaries``, and the keys of :func:`quality`."""
+    boundaries = equal_boundaries(len(distance), k)
+    return {"boundaries": boundaries, **quality(distance, boundaries)}
+
+
 def solve_all(distance: Matrix, ks: list[int], solver: str, eps: float | None = None) -> dict[str, Any]:
     """Boundaries and measures for each number of phases: what ``phases.json`` holds.
 
@@ -95,7 +101,7 @@ def solve_all(distance: Matrix, ks: list[int], solver: str, eps: float | None = 
     ks
         Numbers of phases; with ``eps`` they are not used.
     solver
-        ``"exact"`` or ``"greedy"``.
+        One of :data:`raptor.partition.maxcut.SOLVERS`.
     eps
         Let greedy bisection stop by itself.
 
@@ -117,5 +123,6 @@ def solve_all(distance: Matrix, ks: list[int], solver: str, eps: float | None = 
         "boundaries": by_k,
         "phases": {k: [list(p) for p in phases_of(boundaries, L)] for k, boundaries in by_k.items()},
         "measures": {k: quality(distance, boundaries) for k, boundaries in by_k.items()},
+        "equal": {k: equal_control(distance, int(k)) for k in by_k},
         "random": {k: random_control(distance, int(k)) for k in by_k},
     }

@@ -8,36 +8,15 @@ from raptor.partition.maxcut import (
     brute_force,
     check_distance,
     cut_weight,
+    equal_boundaries,
     exact,
     greedy,
+    normalised,
     random_boundaries,
     solve,
 )
 from raptor.partition.phases import Phase, boundaries_of, check_boundaries, label_layers, phases_of
-from raptor.partition.quality import quality, random_control
-
-# distances that the paper's authors published for DINOv2 ViT-B/14 with registers, upper triangle
-PUBLISHED = """
-.08 .20 .26 .32 .37 .45 .63 .70 .81 .82 1.08
-.11 .16 .21 .27 .36 .54 .64 .75 .75 1.09
-.05 .15 .19 .32 .56 .70 .81 .79 1.11
-.09 .15 .28 .52 .67 .78 .76 1.11
-.09 .20 .39 .53 .65 .69 1.07
-.10 .30 .45 .58 .62 1.06
-.17 .30 .45 .54 1.04
-.14 .30 .45 .94
-.16 .35 .86
-.25 .81
-.75
-"""
-
-
-@pytest.fixture
-def published() -> np.ndarray:
-    D = np.zeros((12, 12))
-    for row, line in enumerate(PUBLISHED.split("\n")[1:-1]):
-        D[row, row + 1 :] = [float(value) for value in line.split()]
-    return D + D.T
+from raptor.partition.quality import equal_control, quality, random_control
 
 
 def random_distance(rng: np.random.Generator, L: int) -> np.ndarray:
@@ -61,6 +40,36 @@ def test_exact_equals_brute_force_on_random_matrices() -> None:
         D = random_distance(rng, L)
         for k in range(1, L + 1):
             assert exact(D, k) == brute_force(D, k)
+
+
+def test_normalised_equals_trying_all_partitions() -> None:
+    def cost(D: np.ndarray, boundaries: list[int]) -> float:
+        phases = phases_of(boundaries, len(D))
+        return sum(D[a:b, a:b].sum() / 2 / (b - a) for a, b in phases)
+
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        L = int(rng.integers(2, 10))
+        D = random_distance(rng, L)
+        for k in range(1, L + 1):
+            all_of_them = map(list, itertools.combinations(range(1, L), k - 1))
+            assert normalised(D, k) == min(all_of_them, key=lambda boundaries: cost(D, boundaries))
+
+
+def test_normalised_finds_every_planted_partition_and_exact_a_third_of_them() -> None:
+    planted, found = 0, {"exact": 0, "normalised": 0, "greedy": 0}
+    for within in (0.2, 0.4, 0.6):  # of the distance across
+        for k in (2, 3, 4):
+            for boundaries in map(list, itertools.combinations(range(1, 12), k - 1)):
+                labels = np.array(label_layers(boundaries, 12))
+                D = np.where(labels[:, None] == labels[None, :], within, 1.0)
+                np.fill_diagonal(D, 0)
+                planted += 1
+                for solver in found:
+                    found[solver] += solve(D, k, solver) == boundaries
+    assert planted == 693
+    assert found["normalised"] == 693
+    assert found["exact"] == 245  # it prefers phases of equal size
 
 
 def test_cut_weight_counts_pairs_across_phases_once() -> None:
@@ -117,6 +126,16 @@ def test_random_control_is_uniform_and_below_the_optimum(published: np.ndarray) 
     assert control["share_mean"] < control["share_max"] <= quality(published, exact(published, 3))["share"] + 1e-12
 
 
+def test_equal_sizes_differ_by_one_layer_at_most() -> None:
+    assert [equal_boundaries(12, k) for k in (1, 2, 3, 4)] == [[], [6], [4, 8], [3, 6, 9]]
+    for L in range(1, 25):
+        for k in range(1, L + 1):
+            sizes = [end - start for start, end in phases_of(equal_boundaries(L, k), L)]
+            assert len(sizes) == k
+            assert max(sizes) - min(sizes) <= 1
+    assert equal_control(np.zeros((6, 6)), 3)["boundaries"] == [2, 4]
+
+
 def test_phases_and_boundaries_are_each_others_inverse() -> None:
     assert phases_of([7, 10], 12) == [Phase(0, 7), Phase(7, 10), Phase(10, 12)]
     assert boundaries_of(phases_of([4, 7, 10], 12)) == [4, 7, 10]
@@ -142,7 +161,7 @@ def test_bad_requests_are_refused(published: np.ndarray) -> None:
     for k in (0, 13, True):
         with pytest.raises(ConfigError, match="from 1 to 12"):
             exact(published, k)
-    with pytest.raises(ConfigError, match="exact or greedy"):
+    with pytest.raises(ConfigError, match="exact or normalised or greedy"):
         solve(published, 3, "magic")
     with pytest.raises(ConfigError, match="one of them"):
         greedy(published)
