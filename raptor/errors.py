@@ -53,6 +53,10 @@ class ModelFileError(RaptorError):
     """A model folder or weight file that is missing, damaged, foreign or of another shape."""
 
 
+class NonFiniteError(RaptorError):
+    """A loss or a metric that is NaN or infinite: a diverged training, or nothing to measure."""
+
+
 class RunFolderError(RaptorError):
     """A run folder that is in use, or belongs to another configuration."""
 

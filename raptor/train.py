@@ -128,8 +128,9 @@ def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
     return run.finish(result)
 
 
-def _shown(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in sorted(metrics.items()))
+def _shown(metrics: dict[str, float | None]) -> str:
+    values = {name.removeprefix("val/"): "missing" if x is None else f"{x:.4g}" for name, x in sorted(metrics.items())}
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 if __name__ == "__main__":

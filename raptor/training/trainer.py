@@ -16,6 +16,7 @@ from raptor.errors import ConfigError
 from raptor.runs.folder import RunFolder
 from raptor.training.callbacks import AtomicCheckpointIO, RunStatus
 from raptor.training.execution import Execution
+from raptor.training.finite import FiniteNumbers
 from raptor.training.interface import Trainable
 from raptor.training.options import TrainerOptions
 from raptor.utils.options import keys
@@ -63,7 +64,8 @@ def build_trainer(
         del settings[key]
     if settings["profiler"] is not None:
         settings["profiler"] = _profiler(settings["profiler"], run)
-    watching = [RunStatus(run), execution, *(node.build() for node in callbacks.values() if node is not None)]
+    built = (node.build() for node in callbacks.values() if node is not None)
+    watching = [FiniteNumbers(), RunStatus(run), execution, *built]
     if not options.enable_progress_bar:
         watching = [c for c in watching if not isinstance(c, pl.callbacks.ProgressBar)]
     try:

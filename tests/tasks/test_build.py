@@ -97,7 +97,7 @@ def test_frozen_means_frozen(teacher: Teacher, data: Digits) -> None:
     assert not any(module.training for module in probe.backbone.modules())
     images, labels = data.train_images[:4]  # type: ignore[index]
     (head, *_) = probe.heads
-    raw = probe.raw([head], probe.extract(data.normalize(images)))
+    raw = probe.logits([head], probe.extract(data.normalize(images)))
     probe.losses(raw, labels).sum().backward()
     assert all(p.grad is None and not p.requires_grad for p in probe.backbone.parameters())
     assert head.linear.weight.grad.abs().sum() > 0

@@ -1,4 +1,7 @@
-"""Losses over maps that are many times larger than what they are computed from."""
+"""Compute losses over maps that are many times larger than the logits they are upsampled from.
+
+Shapes: N maps, h and w rows and columns before upsampling, H and W after, C classes or bins.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ MAP_VALUES = 2**22  # held at a time, unless a single map has more
 
 
 class _AtOnce(torch.autograd.Function):
-    """Losses of rows whose gradient is taken on the spot, so that none of what they were computed from is kept."""
+    """Compute losses of rows and their gradient at once, so that no intermediate map is kept."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, losses: Callable[[Tensor], Tensor]) -> Tensor:
-        """One loss for each row."""
+        """Compute one loss for each row, and keep its gradient."""
         with torch.enable_grad():
             rows = rows.detach().requires_grad_()
             values = losses(rows)
@@ -31,20 +34,20 @@ class _AtOnce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """The gradient that was taken, scaled."""
+        """Scale the gradient that was kept."""
         (gradient,) = ctx.saved_tensors
         return gradient * grads[0].view(-1, *[1] * (gradient.ndim - 1)), None
 
 
 def row_losses(losses: Callable[[Tensor, Tensor], Tensor], rows: Tensor, map_values: int) -> Tensor:
-    """One loss for each row, a few rows at a time, without keeping their maps for the backward pass.
+    """Compute one loss for each row, a few rows at a time, without keeping their maps for the backward pass.
 
     Parameters
     ----------
     losses
-        Of rows ``(n, ...)`` and their numbers ``(n,)``, the losses ``(n,)``; that of a row may depend on no other.
+        Function from rows ``(n, ...)`` and their indices ``(n,)`` to losses ``(n,)``; each depends on its row alone.
     rows
-        What maps are computed from, ``(N, ...)``.
+        Values that maps are computed from, ``(N, ...)``.
     map_values
         Number of values in the maps of one row; as many rows go together as have :data:`MAP_VALUES`.
 
@@ -55,45 +58,46 @@ def row_losses(losses: Callable[[Tensor, Tensor], Tensor], rows: Tensor, map_val
     """
     if not len(rows):
         return rows.flatten(1).sum(1)
-    numbers = torch.arange(len(rows), device=rows.device)
-    parts = (part.split(max(1, MAP_VALUES // map_values)) for part in (rows, numbers))
+    indices = torch.arange(len(rows), device=rows.device)
+    parts = (part.split(max(1, MAP_VALUES // map_values)) for part in (rows, indices))
     if not torch.is_grad_enabled():
         return torch.cat([losses(*part) for part in zip(*parts, strict=True)])
     return torch.cat([_AtOnce.apply(part, lambda x, n=n: losses(x, n)) for part, n in zip(*parts, strict=True)])
 
 
 def check_loss_stride(stride: int, backbone: Backbone) -> int:
-    """The stride, if it is one.
+    """Check the stride of a loss: every patch must enter every step.
 
     Raises
     ------
     ConfigError
-        If it is not between 1 and a patch: every patch must have a say in every step.
+        If it is not between 1 and the side of a patch.
     """
     _, *size = backbone.input_shape
     if not 1 <= stride <= (most := min(side // patches for side, patches in zip(size, backbone.grid, strict=True))):
-        raise ConfigError(f"task.loss_stride={stride} is in pixels: from 1 to a patch's {most}")
+        expected = f"integer from 1 to {most}, the side of a patch in pixels"
+        raise ConfigError.of("task.loss_stride", stride, expected, "set task.loss_stride=1")
     return stride
 
 
 def lattice(size: Sequence[int], stride: int, step: int) -> tuple[slice, slice]:
-    """Every ``stride``-th row and column of a picture; within ``stride ** 2`` steps every pixel has its turn once.
+    """Select every ``stride``-th row and column of a picture; in ``stride ** 2`` steps each pixel comes once.
 
     Parameters
     ----------
     size
         Height and width in pixels.
     stride
-        1 takes all pixels.
+        Distance of rows and columns; 1 takes all pixels.
     step
-        Number of the step.
+        Index of the step.
     """
     row, column = divmod(step % stride**2, stride)
     return slice(row, size[0], stride), slice(column, size[1], stride)
 
 
 def bilinear_at(grid_NhwC: Tensor, size: Sequence[int], at: tuple[slice, slice] = ALL) -> Tensor:
-    """Values of a map, upsampled bilinearly to ``size``, at some of its rows and columns alone: ``(N, H, W, C)``.
+    """Upsample a map bilinearly to ``size``, at some rows and columns alone: ``(N, H, W, C)``.
 
     Equals ``F.interpolate`` with channels moved to the end, which is where a softmax over them is fastest.
     """
@@ -109,12 +113,12 @@ def bilinear_at(grid_NhwC: Tensor, size: Sequence[int], at: tuple[slice, slice] 
 
 
 def bilinear_weights(fine: int, coarse: int, like: Tensor) -> Tensor:
-    """What coarse points weigh in fine ones, ``(fine, coarse)``."""
+    """Compute the weights of coarse points in fine ones, ``(fine, coarse)``."""
     eye = torch.eye(coarse, device=like.device)[None, None]
     return F.interpolate(eye, size=(fine, coarse), mode="bilinear", align_corners=False)[0, 0]
 
 
 def pixel_cross_entropy(logp: Tensor, labels: Tensor, ignored: int) -> Tensor:
-    """Cross-entropy of each pixel, 0 where its label is ``ignored``, from log-probabilities ``(..., C)``."""
-    apart = F.nll_loss(logp.flatten(0, -2), labels.flatten(), ignore_index=ignored, reduction="none")
-    return apart.view(labels.shape)
+    """Compute the cross-entropy of each pixel from log-probabilities ``(..., C)``; 0 where its label is ``ignored``."""
+    by_pixel = F.nll_loss(logp.flatten(0, -2), labels.flatten(), ignore_index=ignored, reduction="none")
+    return by_pixel.view(labels.shape)

@@ -1,4 +1,4 @@
-"""Features of frozen backbones that are computed once: exact, where the images are the same every time."""
+"""Compute features of frozen backbones once: exact, where the images are the same every time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Features(NamedTuple):
-    """Features in the place of images in a batch.
+    """Carry features in the place of images in a batch.
 
     Attributes
     ----------
@@ -30,14 +30,14 @@ class Features(NamedTuple):
 
 
 class FeatureSet:
-    """Features with their targets as a dataset of whole batches ``(Features, targets)``.
+    """Serve features with their targets as a dataset of whole batches ``(Features, targets)``.
 
     Parameters
     ----------
     features, targets
         ``(n, ...)`` each, on the CPU.
     marks
-        One flag for each sample, to come with its target; None leaves targets alone.
+        One flag for each sample, returned beside its target; None returns targets alone.
     """
 
     def __init__(self, features: Tensor, targets: Tensor, marks: Sequence[bool] | None = None) -> None:
@@ -54,35 +54,44 @@ class FeatureSet:
 
 
 def compute(
-    batches: Iterable[Any], count: int, extract: Callable[[Tensor], Tensor], prepare: Callable[[Any], Any], what: str
+    batches: Iterable[Any],
+    count: int,
+    extract: Callable[[Tensor], Tensor],
+    prepare: Callable[[Any], Any],
+    title: str,
 ) -> tuple[Tensor, Tensor]:
-    """Features and targets of all batches, on the CPU.
+    """Compute features and targets of all batches, on the CPU.
 
     Parameters
     ----------
     batches
-        Pairs of images and targets, as a loader gives them.
+        Pairs of images and targets, as a loader yields them.
     count
-        How many images there are, at most.
+        Largest number of images.
     extract
-        Normalised images to features.
+        Function from normalised images to features.
     prepare
-        Brings images to the device and normalises them.
-    what
-        What the progress bar says.
+        Function that moves images to the device and normalises them.
+    title
+        Title of the progress bar.
+
+    Raises
+    ------
+    ConfigError
+        If no image could be used.
     """
     kept: tuple[Tensor, Tensor] | None = None  # made once: joining batches would take the memory twice
     done = 0
     with torch.no_grad():
-        for images, targets in track(batches, what, transient=True):
+        for images, targets in track(batches, title, transient=True):
             batch = (extract(prepare(images)).float().cpu(), targets)
             if kept is None:
                 kept = batch[0].new_empty((count, *batch[0].shape[1:])), targets.new_empty((count, *targets.shape[1:]))
-            for all_of_it, part in zip(kept, batch, strict=True):
-                all_of_it[done : done + len(part)] = part
+            for rows, part in zip(kept, batch, strict=True):
+                rows[done : done + len(part)] = part
             done += len(targets)
     if kept is None:
-        raise ConfigError(f"{what}: no image could be used")
+        raise ConfigError.of("data", title, "at least one image that can be used", "look at the skipped files")
     return kept[0][:done], kept[1][:done]
 
 
@@ -93,18 +102,18 @@ def keep(
     make: Callable[[Any, str], tuple[Tensor, Tensor]],
     budget: int,
 ) -> list[str]:
-    """Let data give features in the place of images, split by split, as long as they fit.
+    """Put features in the place of images, split by split, as long as they fit.
 
     Parameters
     ----------
     data
-        Told to give features.
+        Data module that serves the features from then on.
     splits
         Images by the name of their split, ``"train"`` among them where nothing is augmented.
     size
-        Bytes that the features and targets of images take.
+        Function from images to the bytes that their features and targets take.
     make
-        Computes them.
+        Function from images and the name of their split to features and targets.
     budget
         Most bytes in all.
 

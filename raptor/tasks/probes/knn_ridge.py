@@ -1,4 +1,7 @@
-"""Probes without a seed, a schedule or a learning rate: what a trained head is checked against."""
+"""Probe features by k nearest neighbours and ridge regression: no seed, schedule or learning rate.
+
+Shapes: n images, F features.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ Pair = tuple[Tensor, Tensor]
 
 
 def knn_top1(train: Pair, val: Pair, neighbours: int = NEIGHBOURS) -> float:
-    """Accuracy of a vote of the nearest training features by cosine, weighted by exp(cosine / temperature).
+    """Compute the accuracy of a vote of nearest training features by cosine, weighted by exp(cosine / temperature).
 
     Parameters
     ----------
     train, val
         Features ``(n, F)`` and labels ``(n,)``.
     neighbours
-        How many vote.
+        Number of voters.
     """
     classes, right = int(train[1].max()) + 1, 0
     bank = torch.nn.functional.normalize(train[0], dim=1)
@@ -31,15 +34,15 @@ def knn_top1(train: Pair, val: Pair, neighbours: int = NEIGHBOURS) -> float:
         for part, part_labels in zip(bank.split(CHUNK), train[1].split(CHUNK), strict=True):
             # the nearest so far compete with those of the next rows, so that no whole distance matrix is held
             cosines = torch.cat([best, x @ part.T], dim=1)
-            best, found = cosines.topk(min(neighbours, cosines.shape[1]), dim=1)
-            labels = torch.cat([labels, part_labels.expand(len(x), -1)], dim=1).gather(1, found)
+            best, indices = cosines.topk(min(neighbours, cosines.shape[1]), dim=1)
+            labels = torch.cat([labels, part_labels.expand(len(x), -1)], dim=1).gather(1, indices)
         votes = x.new_zeros(len(x), classes).scatter_add_(1, labels, (best / TEMPERATURE).exp())
         right += int((votes.argmax(1) == y).sum())
     return right / len(val[1])
 
 
 class Moments:
-    """Sums from which ridge regression on class indicators is solved, in float64, by chunks of rows.
+    """Accumulate the sums that solve ridge regression on class indicators, in float64, by chunks of rows.
 
     Parameters
     ----------
@@ -69,7 +72,7 @@ class Moments:
         return both
 
     def solve(self, penalty: float) -> tuple[Tensor, Tensor]:
-        """Weights ``(F, classes)`` and offsets ``(classes,)``; the penalty is on standardised features."""
+        """Solve for weights ``(F, classes)`` and offsets ``(classes,)``; the penalty is on standardised features."""
         mean_x, mean_y = self.x / self.n, self.y / self.n
         covariance = self.xx - self.n * torch.outer(mean_x, mean_x)
         scale = (covariance.diagonal() / self.n).clamp(min=0).sqrt()
@@ -81,7 +84,7 @@ class Moments:
 
 
 def ridge_top1(train: Pair, val: Pair) -> float:
-    """Accuracy of ridge regression on the class indicators, solved in closed form on standardised features.
+    """Compute the accuracy of ridge regression on class indicators, in closed form on standardised features.
 
     The penalty is the best of :data:`PENALTIES` on a fixed tenth of the training features; the solution is
     then that of all of them.
@@ -95,14 +98,14 @@ def ridge_top1(train: Pair, val: Pair) -> float:
     classes = int(y.max()) + 1
     held = torch.zeros(len(y), dtype=torch.bool)
     held[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[: max(1, round(HELD_OUT * len(y)))]] = True
-    aside, rest = Moments(x[held], y[held], classes), Moments(x[~held], y[~held], classes)
+    selecting, rest = Moments(x[held], y[held], classes), Moments(x[~held], y[~held], classes)
 
     def score(solution: tuple[Tensor, Tensor], x: Tensor, y: Tensor) -> float:
         weight, offset = (part.float() for part in solution)
         return float(((x @ weight + offset).argmax(1) == y).float().mean())
 
     best = max(PENALTIES, key=lambda penalty: score(rest.solve(penalty), x[held], y[held]))
-    return score((aside + rest).solve(best), *val)
+    return score((selecting + rest).solve(best), *val)
 
 
 CHECKS = {"knn": knn_top1, "ridge": ridge_top1}

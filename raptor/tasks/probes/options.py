@@ -106,6 +106,12 @@ class DepthProbeOptions(ProbeOptions):
     upsample: int = option("Points a side of a patch at which bins are read off", default=4, ge=1)
     nearest: float = option("Least depth", default=1e-3, unit="m", gt=0)
     farthest: float = option("Greatest depth", default=10.0, unit="m", gt=0)
+    padding: Literal["cut", "stretch"] = option(
+        "At validation: cut it off the prediction, or stretch the padded prediction over the depth", default="cut"
+    )
+    unknown_bin: Literal["ignored", "farthest"] = option(
+        "Pixels without a depth in the cross-entropy: ignored, or the last bin", default="ignored"
+    )
     loss_stride: int = option("n: the loss counts every n-th row and column, others in turn", default=1, ge=1)
 
     def __post_init__(self) -> None:
@@ -118,6 +124,6 @@ class DepthProbeOptions(ProbeOptions):
         from raptor.tasks.probes.build import build_probe
         from raptor.tasks.probes.depth import DepthProbing
 
-        own = ("bins", "upsample", "nearest", "farthest", "loss_stride")
+        own = ("bins", "upsample", "nearest", "farthest", "padding", "unknown_bin", "loss_stride")
         arguments = self.arguments() | {key: getattr(self, key) for key in own}
         return build_probe(DepthProbing, context, self.backbone, self.label, arguments)

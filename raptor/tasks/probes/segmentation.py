@@ -1,4 +1,7 @@
-"""A class for every pixel from frozen patch tokens."""
+"""Classify every pixel from frozen patch tokens.
+
+Shapes: B images, N tokens of width D, P patches, K heads, C classes.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ from raptor.tasks.probes.features import Features
 
 
 class SegmentationProbing(Probe):
-    """Linear layers on patch tokens, logits upsampled to the labels: the paper's probe on ADE20K.
+    """Classify pixels by linear layers on patch tokens, logits upsampled to the labels: the paper's probe on ADE20K.
 
-    mIoU is pooled over all pixels of the set; labels 255 count for nothing, classes that occur neither in
-    labels nor in answers are left out of the mean.
+    mIoU is pooled over all pixels of the set. Pixels labelled 255 are ignored. Classes that occur neither in labels nor
+    in predictions are left out of the mean.
 
     Parameters
     ----------
@@ -53,7 +56,7 @@ class SegmentationProbing(Probe):
         **kwargs: Any,
     ) -> None:
         if not 0 < stride <= 1:
-            raise ConfigError(f"task.stride={stride} is a share of the window: above 0, at most 1")
+            raise ConfigError.of("task.stride", stride, "a share of the window > 0 and <= 1", "set it to 0.667")
         self.width, self.num_classes, self.stride = backbone.width, data.num_classes, stride
         self.loss_stride = check_loss_stride(loss_stride, backbone)
         super().__init__(backbone=backbone, data=data, source=source, **kwargs)
@@ -61,11 +64,11 @@ class SegmentationProbing(Probe):
         self.cache = self.cache and not self.sliding
 
     def make_head(self) -> LinearProbe:
-        """One linear layer for all patches."""
+        """Make one linear layer for all patches."""
         return LinearProbe(self.width, self.num_classes)
 
     def make_scores(self) -> nn.Module:
-        """MIoU and the share of pixels that are right."""
+        """Make mIoU and pixel accuracy."""
         options: dict[str, Any] = {"num_classes": self.num_classes, "ignore_index": IGNORED, "validate_args": False}
         return MetricCollection(
             {
@@ -75,50 +78,54 @@ class SegmentationProbing(Probe):
             compute_groups=False,
         )
 
-    def select(self, tokens_BND: Tensor) -> Tensor:
-        """Patch tokens ``(B, P, D)``."""
+    def features(self, tokens_BND: Tensor) -> Tensor:
+        """Take the patch tokens ``(B, P, D)``."""
         return self.backbone.layout.select(tokens_BND, "patches")
 
-    def upsampled(self, raw_BPC: Tensor, size: Sequence[int]) -> Tensor:
-        """Logits of patches as a map ``(B, C, H, W)``."""
-        grid = raw_BPC.float().transpose(1, 2).unflatten(2, self.backbone.grid)
+    def upsample(self, logits_BPC: Tensor, size: Sequence[int]) -> Tensor:
+        """Upsample logits of patches to a map ``(B, C, H, W)``."""
+        grid = logits_BPC.float().transpose(1, 2).unflatten(2, self.backbone.grid)
         return F.interpolate(grid, size=tuple(size), mode="bilinear", align_corners=False)
 
-    def losses(self, raw: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy over labelled pixels; 0 if there is none."""
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the cross-entropy of each head over labelled pixels; 0 if there is none."""
         size = (targets.shape[-2], targets.shape[-1])
         at = lattice(size, self.loss_stride, self.global_step)
         labels = _labels(targets)[(..., *at)]
 
-        def sums(raw_NPC: Tensor, numbers: Tensor) -> Tensor:
-            logits = bilinear_at(raw_NPC.unflatten(1, self.backbone.grid), size, at)
-            return pixel_cross_entropy(logits.log_softmax(-1), labels[numbers % len(labels)], IGNORED).sum((1, 2))
+        def sums(logits_NPC: Tensor, numbers: Tensor) -> Tensor:
+            fine = bilinear_at(logits_NPC.unflatten(1, self.backbone.grid), size, at)
+            return pixel_cross_entropy(fine.log_softmax(-1), labels[numbers % len(labels)], IGNORED).sum((1, 2))
 
-        of_maps = row_losses(sums, raw.flatten(0, 1), self.num_classes * labels.shape[1:].numel())
-        return of_maps.view(raw.shape[:2]).sum(1) / (labels != IGNORED).sum().clamp(min=1)
+        of_maps = row_losses(sums, logits.flatten(0, 1), self.num_classes * labels.shape[1:].numel())
+        return of_maps.view(logits.shape[:2]).sum(1) / (labels != IGNORED).sum().clamp(min=1)
 
-    def answer(self, head: LinearProbe, raw: Tensor, targets: Tensor) -> Tensor:
-        """Logits at the size of the labels."""
-        return self.upsampled(raw, targets.shape[-2:])
+    def predict(self, head: LinearProbe, logits: Tensor, targets: Tensor) -> Tensor:
+        """Upsample logits to the size of the labels."""
+        return self.upsample(logits, targets.shape[-2:])
 
-    def mirrored(self, answer: Tensor) -> Tensor:
-        """The map, mirrored."""
-        return answer.flip(-1)
+    def counted(self, targets: Tensor) -> Tensor:
+        """Mark the labelled pixels."""
+        return targets != IGNORED
 
-    def answers(self, images: Tensor | Features, heads: Sequence[LinearProbe], targets: Tensor) -> list[Tensor]:
-        """Logits at the size of the labels, by windows where the pictures are larger than the input."""
+    def mirrored(self, prediction: Tensor) -> Tensor:
+        """Mirror a map of logits."""
+        return prediction.flip(-1)
+
+    def predictions(self, images: Tensor | Features, heads: Sequence[LinearProbe], targets: Tensor) -> list[Tensor]:
+        """Predict logits at the size of the labels, by windows where pictures are larger than the input."""
         window = self.backbone.input_shape[1:]
         if isinstance(images, Features) or not self.sliding:
-            return super().answers(images, heads, targets)
+            return super().predictions(images, heads, targets)
         totals = [images.new_zeros(len(images), self.num_classes, *images.shape[-2:]) for _ in heads]
         count = images.new_zeros(images.shape[-2:])
         for top, left in windows(images.shape[-2:], window, self.stride):
             area = (..., slice(top, top + window[0]), slice(left, left + window[1]))
             count[area] += 1
-            for total, raw in zip(totals, self.raw(heads, self.extract(images[area])), strict=True):
-                total[area] += self.upsampled(raw, window)
-        sized = tuple(targets.shape[-2:])
-        return [F.interpolate(total / count, size=sized, mode="bilinear", align_corners=False) for total in totals]
+            for total, logits in zip(totals, self.logits(heads, self.extract(images[area])), strict=True):
+                total[area] += self.upsample(logits, window)
+        size = tuple(targets.shape[-2:])
+        return [F.interpolate(total / count, size=size, mode="bilinear", align_corners=False) for total in totals]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add a batch to the scores."""
@@ -127,12 +134,12 @@ class SegmentationProbing(Probe):
 
 
 def _labels(targets: Tensor) -> Tensor:
-    """Labels ``(B, H, W)``, with or without a channel, as classes are counted."""
+    """Convert labels, with or without a channel, to integers ``(B, H, W)``."""
     return targets.long().flatten(0, -3)
 
 
 def windows(size: Sequence[int], window: Sequence[int], stride: float) -> list[tuple[int, int]]:
-    """Top left corners of windows that cover an image, the last ones flush with its edges.
+    """List the top left corners of windows that cover an image, the last ones flush with its edges.
 
     Parameters
     ----------
@@ -147,7 +154,8 @@ def windows(size: Sequence[int], window: Sequence[int], stride: float) -> list[t
         If the image is smaller than a window.
     """
     if any(full < part for full, part in zip(size, window, strict=True)):
-        raise ConfigError(f"a picture of {tuple(size)} is smaller than the model's input {tuple(window)}")
+        expected = f"pictures of at least {list(window)}, the model's input; one has {list(size)}"
+        raise ConfigError.of("data.evaluation", "sliding", expected, "set data.evaluation=squash")
     corners = []
     for full, part in zip(size, window, strict=True):
         steps = -(-(full - part) // max(1, round(stride * part)))

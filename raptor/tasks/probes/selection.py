@@ -1,4 +1,4 @@
-"""Which step and which learning rate of a probe count: the rules of selection.
+"""Select the step and the learning rate of a probe by a rule.
 
 ``last``
     Nothing is selected: the last step of a training on all training images.
@@ -28,7 +28,7 @@ HELD_OUT = "held_out"
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """One of the heads that train side by side.
+    """Describe one of the heads that train side by side.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class HeadSpec:
 
 
 def check_rules(rules: Sequence[str], learning_rates: int) -> list[str]:
-    """The rules of selection, once they are known to work together; the first is the one that is shown.
+    """Check that the rules of selection work together, and drop repeated ones; the first is shown.
 
     Raises
     ------
@@ -54,30 +54,29 @@ def check_rules(rules: Sequence[str], learning_rates: int) -> list[str]:
         If there is none, one is unknown, or nothing could choose among learning rates.
     """
     if not rules or isinstance(rules, str) or not set(rules) <= RULES.keys():
-        raise ConfigError(f"task.selection={rules} must be a list of {', '.join(RULES)}; the first is shown in tables")
+        expected = f"a list of {', '.join(RULES)}; the first is shown in tables"
+        raise ConfigError.of("task.selection", rules, expected, "set it to such a list")
     if "last" in rules and learning_rates > 1:
-        raise ConfigError(
-            "task.selection=last selects nothing, so it cannot choose among several task.learning_rates: give one, or "
-            "use official or held_out"
-        )
+        expected = "official or held_out with several task.learning_rates: last selects nothing"
+        raise ConfigError.of("task.selection", list(rules), expected, "give one rate, or take last out")
     return list(dict.fromkeys(rules))
 
 
 def plan_heads(rules: Sequence[str], seeds: Sequence[int], learning_rates: Sequence[float | None]) -> list[HeadSpec]:
-    """All heads that the rules need: ``official`` and ``last`` share theirs."""
+    """List all heads that the rules need: ``official`` and ``last`` share theirs."""
     trainings = sorted({rule == HELD_OUT for rule in rules})
     return [HeadSpec(seed, rate, holds) for holds in trainings for seed in seeds for rate in learning_rates]
 
 
-class Best(nn.Module):
-    """The best weights so far of heads that train side by side; part of a checkpoint.
+class BestHeads(nn.Module):
+    """Keep the best weights so far of heads that train side by side; part of a checkpoint.
 
     Parameters
     ----------
     heads
         The heads as they start.
     specs
-        What each of them is.
+        Seed, learning rate and training images of each.
     higher_is_better
         Whether a higher score is the better one.
     """
@@ -96,8 +95,8 @@ class Best(nn.Module):
         self.register_buffer("step", torch.zeros(len(specs), dtype=torch.long))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
-    def offer(self, i: int, value: float, head: nn.Module, step: int) -> None:
-        """Take the score of a head after a step, and its weights if none was better; NaN is never better."""
+    def update(self, i: int, value: float, head: nn.Module, step: int) -> None:
+        """Compare the score of a head after a step; keep its weights if none was better. NaN is never better."""
         self.last[i], best = value, float(self.score[i])
         self.steps.fill_(step)
         if not math.isnan(value) and not (best >= value if self.higher_is_better else best <= value):
@@ -105,14 +104,14 @@ class Best(nn.Module):
             self.heads[i].load_state_dict(head.state_dict())
 
     def chosen(self, rule: str, seed: int) -> int:
-        """The head of a seed that a rule chooses."""
+        """Choose the head of a seed by a rule."""
         heads = [i for i, s in enumerate(self.specs) if s.seed == seed and s.holds_out == (rule == HELD_OUT)]
         values = self.score.tolist()
         known = [i for i in heads if not math.isnan(values[i])]
         return (max if self.higher_is_better else min)(known or heads, key=lambda i: values[i])
 
     def record(self, i: int, epoch: float) -> dict[str, Any]:
-        """Plain data about how a head was chosen; ``epoch`` is the number of steps in one."""
+        """Describe how a head was chosen; ``epoch`` is the number of steps in one."""
         step, last = int(self.step[i]), int(self.steps)
         return {
             "step": step,

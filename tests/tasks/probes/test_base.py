@@ -23,7 +23,7 @@ from raptor.tasks.probes.depth import DepthProbing
 from raptor.tasks.probes.knn_ridge import Moments, knn_top1, ridge_top1
 from raptor.tasks.probes.linear import LinearProbing
 from raptor.tasks.probes.segmentation import SegmentationProbing
-from raptor.tasks.probes.selection import Best, HeadSpec, plan_heads
+from raptor.tasks.probes.selection import BestHeads, HeadSpec, plan_heads
 from tests.tasks.probes.probing import ADAM, SIDE, Greys, Known, fit, greys, noise, oracle
 
 QUIET = [
@@ -175,10 +175,10 @@ def test_the_best_epoch_is_the_first_best_one() -> None:
     nan = float("nan")
     cases = ((True, [0.1, 0.3, 0.3, 0.2], 1), (False, [nan, 0.3, 0.2, 0.2], 2), (False, [0.5, 0.4, nan], 1))
     for higher, scores, epoch in cases:
-        best = Best(heads, [HeadSpec(0, None, False)], higher)
+        best = BestHeads(heads, [HeadSpec(0, None, False)], higher)
         for i, score in enumerate(scores):
             heads[0].weight.data.fill_(float(i))
-            best.offer(0, score, heads[0], step=10 * i)
+            best.update(0, score, heads[0], step=10 * i)
         record = best.record(0, epoch=10)
         assert (record["epoch"], record["step"], record["last_epoch"]) == (epoch, 10 * epoch, len(scores) - 1)
         assert record["selected_on"] == pytest.approx(scores[epoch])
@@ -193,11 +193,11 @@ def test_official_and_last_share_their_heads() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"selection": ["best"]}, r"task\.selection=\['best'\] must be a list of last, official, held_out"),
+        ({"selection": ["best"]}, r"task\.selection=\[best\]: expected a list of last, official, held_out"),
         ({"selection": ["last"], "learning_rates": [1.0, 2.0]}, "selects nothing"),
-        ({"start": "head"}, "no linear head.*set teacher.head"),
+        ({"start": "head"}, "it has no linear head.*set teacher.head"),
         ({"start": "head", "head_seeds": 2}, "no linear head"),
-        ({"checks": ["svm"]}, "'svm' is unknown"),
+        ({"checks": ["svm"]}, r"task\.checks=\[svm\]: expected a list of knn, ridge"),
     ],
 )
 def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:
@@ -208,7 +208,9 @@ def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None
 
 def test_a_probe_refuses_other_targets() -> None:
     images, labels = quarters()
-    with pytest.raises(ConfigError, match="'class', data=greys has 'depth'"):
+    with pytest.raises(
+        ConfigError, match="data=greys: expected data with class targets for task=linear_probe; it has depth targets"
+    ):
         LinearProbing(oracle(4), greys("depth", labels, images, 4), {}, name="linear_probe", seed=0, **ADAM)
 
 
@@ -301,9 +303,9 @@ def test_heads_compute_in_float32_under_autocast(kind: str) -> None:
     heads: Any = list(task.heads)
     for head in heads:
         torch.nn.init.normal_(head.linear.weight, std=4.0)
-    plain = task.answers(images, heads, targets)[0]
+    plain = task.predictions(images, heads, targets)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = task.answers(images, heads, targets)[0]
+        mixed = task.predictions(images, heads, targets)[0]
     assert mixed.dtype == torch.float32
     assert torch.equal(plain, mixed)  # the oracle's tokens are whole numbers, which bfloat16 holds
 

@@ -88,7 +88,9 @@ def test_a_strided_loss_sees_every_label_in_turn(monkeypatch: pytest.MonkeyPatch
         parts.append(strided.losses(raw, targets))
     assert not torch.allclose(parts[0], parts[3])
     torch.testing.assert_close(torch.stack(parts).mean(0), whole.losses(raw, targets))
-    with pytest.raises(ConfigError, match=rf"task.loss_stride={PATCH + 1} is in pixels: from 1 to a patch's {PATCH}"):
+    with pytest.raises(
+        ConfigError, match=rf"task.loss_stride={PATCH + 1}: expected integer from 1 to {PATCH}, the side"
+    ):
         SegmentationProbing(oracle(4), data, {}, name="s", seed=0, loss_stride=PATCH + 1, **ADAM)
 
 
@@ -99,7 +101,7 @@ def test_windows_cover_a_picture_and_end_at_its_edges() -> None:
     for top, left in windows((23, 41), (16, 16), 2 / 3):
         covered[top : top + 16, left : left + 16] += 1
     assert covered.min() == 1
-    with pytest.raises(ConfigError, match="smaller than the model's input"):
+    with pytest.raises(ConfigError, match=r"data.evaluation=sliding: expected pictures of at least \[16, ?16\]"):
         windows((15, 16), (16, 16), 2 / 3)
 
 
@@ -111,13 +113,13 @@ def test_sliding_windows_see_all_of_a_larger_picture() -> None:
     head.linear.weight.data, head.linear.bias.data = 20 * torch.eye(4), torch.zeros(4)
     wide = torch.arange(4).repeat_interleave(8).expand(1, 1, SIDE, -1).float()
     target = torch.zeros(1, 2 * SIDE, 64)
-    (answer,) = task.answers(wide, [head], target)
+    (answer,) = task.predictions(wide, [head], target)
     assert answer.shape == (1, 4, 2 * SIDE, 64)
     assert torch.equal(answer.argmax(1)[0, 5], torch.arange(4).repeat_interleave(16))
     task.sliding = False
-    (whole,) = task.answers(wide[..., :SIDE], [head], target[..., :SIDE, :SIDE])
-    raw = task.raw([head], task.extract(wide[..., :SIDE]))[0]
-    assert torch.equal(whole, task.answer(head, raw, target[..., :SIDE, :SIDE]))
+    (whole,) = task.predictions(wide[..., :SIDE], [head], target[..., :SIDE, :SIDE])
+    raw = task.logits([head], task.extract(wide[..., :SIDE]))[0]
+    assert torch.equal(whole, task.predict(head, raw, target[..., :SIDE, :SIDE]))
 
 
 def test_depth_bins_by_hand() -> None:
@@ -205,10 +207,10 @@ def test_upsampling_commutes_with_the_head_and_padding_is_cut_off() -> None:
     grid = joined.transpose(1, 2).unflatten(2, (GRID, GRID))
     finer = torch.nn.functional.interpolate(grid, scale_factor=4, mode="bilinear", align_corners=False)
     first = torch.nn.functional.conv2d(finer, head.linear.weight[:, :, None, None], head.linear.bias)
-    ours = task._finer(task.raw([head], task.extract(x))[0])
+    ours = task._finer(task.logits([head], task.extract(x))[0])
     assert torch.allclose(first.movedim(1, -1).log_softmax(-1), ours, atol=1e-5)
-    whole = task.answer(head, task.raw([head], task.extract(x))[0], torch.zeros(2, 1, SIDE, SIDE))
-    part = task.answer(head, task.raw([head], task.extract(x))[0], torch.zeros(2, 1, 12, 14))
+    whole = task.predict(head, task.logits([head], task.extract(x))[0], torch.zeros(2, 1, SIDE, SIDE))
+    part = task.predict(head, task.logits([head], task.extract(x))[0], torch.zeros(2, 1, 12, 14))
     assert torch.allclose(part, whole[:, :, 2:14, 1:15], atol=1e-6)
 
 
@@ -241,7 +243,7 @@ def test_depth_loss_by_hand_on_an_oblong_padded_picture() -> None:
     a, b = (torch.log(torch.tensor(p) + 1e-3) - torch.log(torch.tensor(q) + 1e-3) for p, q in ((0.5, 0.7), (1.5, 3.2)))
     apart = (a**2 + b**2) / 2 - 0.85 * ((a + b) / 2) ** 2
     assert float(task.losses(raw[None], target)) == pytest.approx(float(10 * apart + cross), rel=1e-4)
-    answer = task.answer(head, raw, target)
+    answer = task.predict(head, raw, target)
     assert answer.shape == (1, 1, 6, 10)
     assert answer[0, 0, 0, 0] == pytest.approx(0.5, abs=1e-3)
     assert answer[0, 0, 0, 9] == pytest.approx(2.5, abs=1e-3)
@@ -268,7 +270,7 @@ def test_windows_put_answers_where_the_picture_has_them(picture: tuple[int, int]
     head.linear.weight.data, head.linear.bias.data = torch.ones(4, 1), torch.zeros(4)
     columns = torch.arange(picture[1]).float().expand(1, 1, *picture)
     target = torch.zeros(1, 3 * picture[0] + 1, 3 * picture[1] + 2)
-    (answer,) = task.answers(columns, [head], target)
+    (answer,) = task.predictions(columns, [head], target)
     width = target.shape[-1]
     expected = (torch.arange(width) + 0.5) * picture[1] / width - 0.5
     assert abs(float((answer - expected).detach().mean()) * width / picture[1]) < 0.02

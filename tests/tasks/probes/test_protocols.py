@@ -119,7 +119,7 @@ def test_the_padded_prediction_is_stretched_if_asked() -> None:
     for padding in ("cut", "stretch"):
         task = depth_task(padding=padding)
         task.backbone = Oblong(4, lambda grey: grey)
-        found[padding] = task.answer(head, raw, torch.zeros(1, 1, 6, 10))
+        found[padding] = task.predict(head, raw, torch.zeros(1, 1, 6, 10))
     finer = task._finer(raw)
     expected = torch.nn.functional.interpolate(head.depth(finer)[:, None], (6, 10), mode="bilinear")
     torch.testing.assert_close(found["stretch"], expected)
@@ -127,7 +127,7 @@ def test_the_padded_prediction_is_stretched_if_asked() -> None:
     # the padding is kept out of a cut prediction, and in a stretched one every pixel comes from nearer the edge
     whole = depth_task(padding="cut")
     whole.backbone = task.backbone
-    torch.testing.assert_close(whole.answer(head, raw, torch.zeros(1, 1, 8, 12))[..., 1:7, 1:11], found["cut"])
+    torch.testing.assert_close(whole.predict(head, raw, torch.zeros(1, 1, 8, 12))[..., 1:7, 1:11], found["cut"])
 
 
 @pytest.mark.parametrize("key", ["padding", "unknown_bin"])
