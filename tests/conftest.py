@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from raptor.models.block import BlockConfig
 from raptor.models.teacher import Teacher
 from raptor.models.vit import ViTSpec
+from tests import warm
 
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
 
@@ -26,6 +28,21 @@ TINY = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 10, "embed
 def tiny_spec(depth: int = 4, **options: Any) -> ViTSpec:
     values = {**TINY, "depth": depth, "reg_tokens": 2, **options}
     return ViTSpec("vit_tiny_patch16_224", values, mean=(0.3,), std=(0.4,))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes that tests start be forks, which have torch imported; all workers share one server."""
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="raptor-warm-")
+        config.add_cleanup(folder.cleanup)
+        os.environ.update({warm.FOLDER: folder.name, f"{warm.FOLDER}_OWNER": str(os.getpid())})
+    warm.install()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the forked processes took, which pytest does not count."""
+    if warm.is_on() and (seconds := warm.seconds()):
+        terminalreporter.write_line(f"{len(seconds)} forked processes computed for {sum(seconds):.0f} s")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
@@ -86,6 +103,7 @@ def start(command: str, *arguments: str, cwd: Path, **kwargs: Any) -> subprocess
         cwd=cwd,
         env=environment,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells have jobs with & ignore it
+        # shells have jobs with & ignore SIGINT; forks of the server do not
+        preexec_fn=None if warm.is_on() else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **kwargs,
     )
