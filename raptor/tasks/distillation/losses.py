@@ -1,7 +1,11 @@
-"""Distillation losses, each a config node."""
+"""Distillation losses, each a config node.
+
+Shapes: B images, N tokens, D width.
+"""
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 import torch
@@ -11,72 +15,95 @@ from torch.nn import functional as F
 from raptor.errors import ConfigError
 from raptor.models.tokens import TokenLayout
 
+log = logging.getLogger(__name__)
+
 
 class TokenLoss(Protocol):
-    """What a distillation loss looks like."""
+    """Interface of a distillation loss."""
 
     def check(self, layout: TokenLayout, key: str) -> None:
-        """Raise a ConfigError that names ``key`` if the layout lacks a token type that the loss needs."""
+        """Raise a ConfigError that names ``key`` if the loss cannot work with the token types of a layout."""
 
     def __call__(self, pred: Tensor, target: Tensor, layout: TokenLayout) -> Tensor:
-        """Loss, a float32 scalar, of predictions ``(..., N, D)`` against the teacher's."""
+        """Compute the loss, a float32 scalar, of predictions ``(..., N, D)`` against the teacher's."""
 
 
 class TokenMSE:
     """Mean squared error over all tokens alike."""
 
     def check(self, layout: TokenLayout, key: str) -> None:
-        """Fits every layout."""
+        """Accept every layout."""
 
     def __call__(self, pred: Tensor, target: Tensor, layout: TokenLayout) -> Tensor:
-        """Loss of predictions ``(..., N, D)``, computed in float32."""
+        """Compute the loss of predictions ``(..., N, D)``, in float32."""
         return F.mse_loss(pred.float(), target.float())
 
 
 class WeightedTokenMSE:
     """Weighted sum of the mean squared errors of the token types.
 
-    The paper's weights (cls, registers, patches) are 0.34/0.33/0.33 for the last phase of stage 1 and
-    0.45/0.10/0.45 for stage 2.
+    The paper's weights (cls, registers, patches) are 0.34/0.33/0.33 for the last phase of stage 1 and 0.45/0.10/0.45
+    for stage 2. The weights of types that a teacher lacks are spread over the others in proportion to theirs.
 
     Parameters
     ----------
     cls, registers, patches
         Weight of each type; a type with weight 0 is left out.
+
+    Raises
+    ------
+    ConfigError
+        If a weight is negative, or all are 0.
     """
 
     def __init__(self, cls: float, registers: float, patches: float) -> None:
         self.weights = {"cls": cls, "registers": registers, "patches": patches}
         if min(self.weights.values()) < 0 or not any(self.weights.values()):
-            raise ConfigError(f"loss weights {self.weights} must not be negative, and one must be above 0")
+            raise ConfigError.of("loss weights", self.weights, "numbers >= 0, one of them > 0", "correct the weights")
+
+    def weights_for(self, layout: TokenLayout) -> dict[str, float]:
+        """Return the weights of the types that a layout has, those of the others spread over them."""
+        present = {kind: self.weights[kind] for kind in layout.types if self.weights[kind] > 0}
+        missing = sum(weight for kind, weight in self.weights.items() if kind not in layout.types)
+        if not missing or not present:
+            return present
+        scale = sum(self.weights.values()) / sum(present.values())
+        return {kind: weight * scale for kind, weight in present.items()}
 
     def check(self, layout: TokenLayout, key: str) -> None:
-        """Check that the layout has every type with a weight.
+        """Check that a type with a weight is present, and log weights that are spread over others.
 
         Raises
         ------
         ConfigError
             Naming ``key``.
         """
-        for kind, weight in self.weights.items():
-            if weight > 0:
-                layout.require([kind], f"{key}.{kind}={weight} (set it to 0 for this teacher): it")
+        weights = self.weights_for(layout)
+        missing = {kind: weight for kind, weight in self.weights.items() if weight > 0 and kind not in layout.types}
+        if not weights:
+            expected = f"a weight above 0 for a token type of this teacher: {', '.join(layout.types)}"
+            raise ConfigError.of(key, self.weights, expected, f"set {key}.{layout.types[-1]}=1")
+        if missing:
+            log.info(
+                "%s: this teacher has no %s tokens, so their weight %.4g is spread over the others: %s",
+                key,
+                " or ".join(missing),
+                sum(missing.values()),
+                ", ".join(f"{kind} {weight:.4g}" for kind, weight in weights.items()),
+            )
 
     def __call__(self, pred: Tensor, target: Tensor, layout: TokenLayout) -> Tensor:
-        """Loss of predictions ``(..., N, D)``, computed in float32."""
+        """Compute the loss of predictions ``(..., N, D)``, in float32."""
         # one weight per token instead of one loss per type: a third of the passes over the activations
         weights_N = pred.new_zeros(layout.num_tokens, dtype=torch.float32)
-        for kind, weight in self.weights.items():
-            if weight > 0:
-                positions = layout.slice(kind)
-                weights_N[positions] = (
-                    weight / (positions.stop - positions.start) / self.scale(target[..., positions, :])
-                )
+        for kind, weight in self.weights_for(layout).items():
+            positions = layout.slice(kind)
+            weights_N[positions] = weight / (positions.stop - positions.start) / self.scale(target[..., positions, :])
         error_N = (pred.float() - target.float()).square().flatten(0, -3).mean(dim=(0, 2))
         return error_N @ weights_N
 
     def scale(self, target: Tensor) -> Tensor | float:
-        """What the error of one token type is divided by, from the teacher's tokens ``(..., n, D)`` of that type."""
+        """Return the divisor of the error of one token type, from the teacher's tokens ``(..., n, D)`` of that type."""
         return 1.0
 
 
@@ -89,5 +116,5 @@ class VarianceScaledMSE(WeightedTokenMSE):
     """
 
     def scale(self, target: Tensor) -> Tensor:
-        """Variance over batch, tokens and channels about one mean."""
+        """Compute the variance over batch, tokens and channels about one mean."""
         return target.float().var(correction=0).clamp_min(1e-12)

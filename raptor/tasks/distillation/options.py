@@ -38,7 +38,7 @@ class TokenMSEOptions(LossNode):
 
 @options
 class WeightedTokenMSEOptions(LossNode):
-    """Weighted sum of the mean squared errors of the token types."""
+    """Weighted sum of the mean squared errors of the token types; weights of absent types go to the others."""
 
     identity_name: ClassVar[str] = "weighted_token_mse"
 

@@ -87,9 +87,11 @@ class Distillation(Task):
             raise ConfigError(f"task.teacher_forcing={teacher_forcing} is a share of the steps: 0 or more; .inf: all")
         if not 0 <= rollout_growth <= 1:
             raise ConfigError(f"task.rollout_growth={rollout_growth} is a share of the steps: set it between 0 and 1")
-        for piece in model.pieces():
-            last = piece.phase.end == teacher.num_layers and last_phase_loss is not None
-            self._loss_of(piece.phase).check(self.layout, "task.last_phase_loss" if last else "task.loss")
+        is_last = [piece.phase.end == teacher.num_layers and last_phase_loss is not None for piece in model.pieces()]
+        if not all(is_last):
+            self.loss.check(self.layout, "task.loss")
+        if any(is_last):
+            self.last_phase_loss.check(self.layout, "task.last_phase_loss")
         num_classes = teacher.num_classes if top1 else None
         self.scores = nn.ModuleList(
             PieceScores(self.layout, p.phase.end - p.phase.start, num_classes) for p in model.pieces()

@@ -31,10 +31,33 @@ def test_a_type_without_weight_does_not_count_and_may_be_absent() -> None:
     moved[:, 1:3] += 7
     assert loss(pred, target, LAYOUT) == loss(moved, target, LAYOUT)
     loss.check(TokenLayout(1, 0, 4), "task.loss")
-    with pytest.raises(ConfigError, match=r"task\.loss\.registers=0\.1 .*set it to 0.*cls, patches"):
-        WeightedTokenMSE(0.45, 0.1, 0.45).check(TokenLayout(1, 0, 4), "task.loss")
-    with pytest.raises(ConfigError, match="must not be negative"):
+    with pytest.raises(ConfigError, match=r"numbers >= 0"):
         WeightedTokenMSE(-1, 0, 1)
+
+
+@pytest.mark.parametrize("kind", [WeightedTokenMSE, VarianceScaledMSE])
+def test_weights_of_absent_types_are_spread_over_the_others(
+    kind: type[WeightedTokenMSE], caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = TokenLayout(1, 0, 4)
+    pred, target = torch.randn(3, 5, 6), torch.randn(3, 5, 6)
+    with caplog.at_level("INFO"):
+        loss = kind(0.4, 0.2, 0.6)
+        loss.check(layout, "task.loss")
+    assert caplog.messages == [
+        "task.loss: this teacher has no registers tokens, so their weight 0.2 is spread over the others: cls 0.48, "
+        "patches 0.72"
+    ]
+    assert loss(pred, target, layout).item() == pytest.approx(kind(0.48, 0.0, 0.72)(pred, target, layout).item())
+    assert loss.weights_for(TokenLayout(0, 0, 4)) == {"patches": pytest.approx(1.2)}
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        kind(0.45, 0.0, 0.45).check(layout, "task.loss")
+        kind(0.45, 0.1, 0.45).check(TokenLayout(1, 2, 4), "task.loss")
+    assert not caplog.messages
+    assert kind(0.45, 0.1, 0.45).weights_for(LAYOUT) == {"cls": 0.45, "registers": 0.1, "patches": 0.45}
+    with pytest.raises(ConfigError, match=r"task\.loss=.*registers:1.*: expected a weight .*cls, patches\. Fix: set"):
+        kind(0, 1, 0).check(layout, "task.loss")
 
 
 def test_variance_scaled_loss_is_the_weighted_sum_of_one_minus_r2() -> None:
