@@ -18,8 +18,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import RandomSampler
 
@@ -28,10 +26,10 @@ from benchmarks.operations import PHASES
 from benchmarks.step import random_teacher
 from raptor.data.module import ImageData
 from raptor.data.sources import Activations, ActivationSource, Online
-from raptor.errors import from_node
 from raptor.models.io import save
 from raptor.models.teacher import Teacher
-from raptor.tasks.distillation.phases import SurrogateOptions
+from raptor.tasks.context import Context
+from raptor.train import main as train_command
 from raptor.training.execution import Execution
 from raptor.utils.files import CONFIGS
 
@@ -86,22 +84,23 @@ def train_seconds(
     """Median time of a step of stage 1, data included; ``same`` feeds one batch over and over."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         trainer = "gpu_bf16" if options.device.type == "cuda" else "cpu"
-        config = compose("train", ["task=distill", f"surrogate.phases=[{PHASE}]", f"trainer={trainer}", *overrides])
-    teacher = instantiate(config.teacher, _convert_="all")
-    data = instantiate(config.data, _convert_="all")
+        config = compose(
+            "train",
+            [
+                "task=distill",
+                "task.teacher_forcing=0.0",
+                f"surrogate.phases=[{PHASE}]",
+                f"trainer={trainer}",
+                *overrides,
+            ],
+        )
+    made = train_command.parse(config)
+    teacher, data = made.teacher.build(), made.data.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     data.steps = steps + WARM
     if same:
         data.train_samples, data.num_workers = SameBatch(data), 0
-    surrogate: Any = OmegaConf.to_container(config.surrogate, resolve=True)
-    task = instantiate(config.task, _partial_=True, _convert_="all")(
-        teacher=teacher,
-        data=data,
-        source=source or instantiate(config.activations, _convert_="all"),
-        surrogate=from_node(SurrogateOptions, surrogate, "surrogate"),
-        seed=0,
-    )
-    task.teacher_forcing = 0.0
+    task = made.task.build(Context(teacher, data, source or made.activations.build(), made.surrogate, seed=0))
     times = StepTimes()
     quiet: Any = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer_ = pl.Trainer(
@@ -125,7 +124,8 @@ def loader_seconds(overrides: list[str], batches: int) -> float:
     """Mean time until the next batch with nobody else at work, once the workers' first batches are used up."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train", overrides)
-    data, teacher = (instantiate(config[key], _convert_="all") for key in ("data", "teacher"))
+    made = train_command.parse(config)
+    data, teacher = made.data.build(), made.teacher.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     ahead = 1 + 2 * data.num_workers  # that are made before the first is asked for
     batches = max(batches, 2 * ahead)

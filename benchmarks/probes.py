@@ -12,20 +12,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
-from raptor.tasks.build import depth_probe, linear_probe, segmentation_probe
 from torch.utils.data import TensorDataset
 
 from benchmarks.measure import Options, Row, StepTimes
 from raptor.data.module import ImageData
+from raptor.tasks.context import Context
+from raptor.train import main as train_command
 from raptor.utils.files import CONFIGS
 
-BUILD: dict[str, Any] = {
-    "mini_imagenet": linear_probe,
-    "mini_ade20k": segmentation_probe,
-    "mini_nyuv2": depth_probe,
-}
+PROTOCOLS = ("mini_imagenet", "mini_ade20k", "mini_nyuv2")
 WARM = 3  # steps that are not counted
 STEPS, HEADS, DENSE = 15, 8, ("mini_ade20k", "mini_nyuv2")
 
@@ -53,34 +48,19 @@ class Noise(ImageData):
 def step_seconds(protocol: str, heads: int, steps: int, exact: bool = False) -> float:
     """Median time of a training step; ``exact`` leaves out what the miniature saves in the loss."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", [f"protocol={protocol}", "teacher=mini_vit", "recipe=mini"])
-    teacher = instantiate(config.teacher, _convert_="all")
+        rates = ",".join(str(10 ** (-2 - i / 4)) for i in range(heads))
+        probe = ["task.cache=false", "task.selection=[official]", f"task.learning_rates=[{rates}]"]
+        every = {"mini_ade20k": ["task.loss_stride=1"], "mini_nyuv2": ["task.loss_stride=1", "task.upsample=4"]}
+        more = every.get(protocol, []) if exact else []
+        config = compose("train", [f"protocol={protocol}", "teacher=mini_vit", "recipe=mini", *probe, *more])
+    made = train_command.parse(config)
+    teacher = made.teacher.build()
     shape: tuple[int, ...] = {"mini_imagenet": (), "mini_ade20k": (1, 96, 96), "mini_nyuv2": (1, 60, 80)}[protocol]
     target = {"mini_imagenet": "class", "mini_ade20k": "labels", "mini_nyuv2": "depth"}[protocol]
     data = Noise(target, {"class": 20, "labels": 21, "depth": 0}[target], shape, config.data.batch_size)
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     data.steps = steps + WARM
-    node: Any = OmegaConf.to_container(config.task, resolve=True)
-    node |= {"loss_stride": 1, "upsample": 4} if exact else {}
-    known = {
-        "mini_imagenet": ["start"],
-        "mini_ade20k": ["loss_stride"],
-        "mini_nyuv2": ["bins", "loss_stride", "upsample"],
-    }
-    options = {k: node[k] for k in ("name", *known[protocol]) if k in node}
-    build = instantiate({"optimizer": config.task.optimizer, "schedule": config.task.schedule}, _convert_="all")
-    task = BUILD[protocol](
-        teacher=teacher,
-        data=data,
-        source=instantiate(config.activations),
-        surrogate=None,
-        seed=0,
-        cache=False,
-        selection=["official"],
-        learning_rates=[10 ** (-2 - i / 4) for i in range(heads)],
-        **options,
-        **build,
-    )
+    task = made.task.build(Context(teacher, data, made.activations.build(), made.surrogate, seed=0))
     times = StepTimes()
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(
@@ -101,7 +81,7 @@ def run(options: Options) -> list[Row]:
     """One head against many, by what the miniature's protocols count and by every pixel, as the paper's do."""
     steps, rows = (2 if options.quick else STEPS), []
     for exact in (False, True):
-        for protocol in BUILD if not exact else DENSE:
+        for protocol in PROTOCOLS if not exact else DENSE:
             pairs = [
                 [step_seconds(protocol, heads, steps, exact) for heads in (1, HEADS)] for _ in range(options.rounds)
             ]

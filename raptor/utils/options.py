@@ -277,8 +277,7 @@ def unknown_key(
     """
     if renamed:
         return ConfigError.of(name, value, f"a key that exists (its name is {renamed} now)", f"write {renamed}")
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    near += [other for other in known if other.endswith(f".{name}") and other not in near][:3]
+    near = _near(name, known)
     add = f"; to add it to those that are handed on, write +{name}={show(value)}" if addable else ""
     if near:
         return ConfigError.of(name, value, "a key that exists", f"write {' or '.join(near)}, or remove it{add}")
@@ -286,6 +285,15 @@ def unknown_key(
     beside = [key.removeprefix(f"{node}.") for key in known if key.rpartition(".")[0] == node]
     expected = f"one of the keys of {node}: {', '.join(beside)}" if node and beside else "a key that exists"
     return ConfigError.of(name, value, expected, f"correct or remove it{add}; --cfg job prints all keys")
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    """Find what a mistyped key may have meant: a neighbour of nearly its name, or that name elsewhere."""
+    node, _, last = name.rpartition(".")
+    beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == node}
+    near = [beside[other] for other in difflib.get_close_matches(last, beside, n=3, cutoff=0.65)]
+    elsewhere = [key for key in known if key.rpartition(".")[2] == last and key not in near]
+    return near + elsewhere[:3]
 
 
 def _explain(detail: ErrorDetails, known: Mapping[str, Key], values: Mapping[str, Any], key: str) -> ConfigError:

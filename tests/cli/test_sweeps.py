@@ -30,7 +30,7 @@ def table1(step: str) -> list[Any]:
 def check_recipe(config: Any) -> None:
     """Both stages: AdamW 3e-4, decay 1e-4, clip 1, batch 64, 312,500 steps, 10,000 of warm-up, cosine to 1e-6."""
     task = config["task"]
-    assert task["optimizer"]["_target_"] == "torch.optim.AdamW"
+    assert task["optimizer"]["_target_"] == "raptor.training.options.AdamWOptions"
     assert (task["optimizer"]["lr"], task["optimizer"]["weight_decay"]) == (3e-4, 1e-4)
     assert (config["trainer"]["gradient_clip_val"], config["data"]["batch_size"]) == (1.0, 64)
     assert config["trainer"]["max_steps"] == 312_500 == 20 * 1_000_000 // 64

@@ -189,12 +189,8 @@ def test_error_of_a_surrogate(teacher: Teacher) -> None:
     ("options", "message"),
     [
         (MeasureOptions(k=13), "k=13"),
-        (MeasureOptions(precision=16), "precision=16"),
         (MeasureOptions(boundaries=[8, 4]), "out of order"),
         (MeasureOptions(perturbation=PerturbationOptions(layers=[12])), "perturbation.layers"),
-        (MeasureOptions(perturbation=PerturbationOptions(sizes=[0.0])), "perturbation.sizes"),
-        (MeasureOptions(operators=OperatorOptions(tokens=["mask"])), "operators.tokens"),
-        (MeasureOptions(jacobian=JacobianOptions(images=-1)), "jacobian.images=-1"),
     ],
 )
 def test_options_that_do_not_fit(teacher: Teacher, options: MeasureOptions, message: str) -> None:

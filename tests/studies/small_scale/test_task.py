@@ -11,6 +11,7 @@ from raptor.data.digits import Digits
 from raptor.data.sources import Online
 from raptor.errors import ConfigError
 from raptor.models.block import BlockConfig
+from raptor.models.options import BlockOptions, SurrogateOptions
 from raptor.models.pretrained import build_teacher
 from raptor.models.teacher import Teacher
 from raptor.models.tied import TiedSet
@@ -19,8 +20,8 @@ from raptor.studies.small_scale.partitions import KINDS, partitions
 from raptor.studies.small_scale.swap_metric import SwapScores, reordered
 from raptor.studies.small_scale.swaps import Swap
 from raptor.studies.small_scale.task import Partitions
+from raptor.tasks.context import Context
 from raptor.tasks.distillation.losses import TokenMSE
-from raptor.tasks.distillation.phases import SurrogateOptions
 from tests.tasks.distillation.test_task import fit
 
 DISTANCE = np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0)))
@@ -126,42 +127,38 @@ def test_a_validation_leaves_measures_and_swaps(make: Callable, tmp_path: Path) 
     assert task.describe()["trained"] is False
 
 
+COMMON: dict[str, Any] = {"name": "p", "optimizer": torch.optim.SGD, "schedule": None, "loss": TokenMSE()}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"surrogate": {"k": 2}}, r"surrogate\.k=2: task=partitions cuts by itself; set it to null"),
-        ({"surrogate": {"boundaries": [2]}}, r"surrogate\.boundaries=\[2\]: task=partitions"),
-        ({"surrogate": {"phases_file": "phases.json"}}, r"surrogate\.phases_file=phases\.json: task=partitions"),
-        ({"surrogate": {"start": "mean"}}, r"surrogate\.start=mean: task=partitions begins at random"),
-        ({"ks": [9]}, r"task\.ks=9 does not fit 4 layers: choose a whole number from 1 to 4"),
-        ({"kinds": ["best"]}, r"'best' is unknown; choose among maxcut, random, shuffled"),
-        ({"swaps": -1}, r"task\.swaps=-1 must be a whole number, 0 for no intervention"),
+        ({"k": 2}, r"surrogate\.k=2: expected null: task=partitions cuts by itself.*set surrogate\.k to null"),
+        ({"boundaries": [2]}, r"surrogate\.boundaries=\[2\]: expected null"),
+        ({"phases_file": "phases.json"}, r"surrogate\.phases_file=phases\.json: expected null"),
+        ({"init": "mean"}, r"surrogate\.init=mean: expected random"),
+        ({"ks": [9]}, r"task\.ks=9"),
     ],
 )
 def test_mistakes(teacher: Teacher, options: dict[str, Any], said: str) -> None:
     data = Digits()
     data.prepare((1, 8, 8), (0.3,), (0.4,))
-    surrogate = SurrogateOptions(**{"images": 50, "block": BLOCK, **options.pop("surrogate", {})})
-    common = {"name": "p", "optimizer": torch.optim.SGD, "schedule": None, "loss": TokenMSE(), "ks": [2]}
+    ks = options.pop("ks", [2])
+    surrogate = SurrogateOptions(images=50, block=BlockOptions(**BLOCK), **options)
     with pytest.raises(ConfigError, match=said):
-        build.partitions(
-            teacher=teacher, data=data, source=Online(), surrogate=surrogate, seed=0, **{**common, **options}
-        )
+        build.partitions(Context(teacher, data, Online(), surrogate, 0), COMMON, ks, KINDS, 1, 0)
 
 
 def test_draws_differ_between_teachers_of_one_seed(teacher: Teacher) -> None:
     data = Digits()
     data.prepare((1, 8, 8), (0.3,), (0.4,))
-    common: dict[str, Any] = {"name": "p", "optimizer": torch.optim.SGD, "schedule": None, "loss": TokenMSE()}
     vit = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 10, "embed_dim": 16, "num_heads": 2}
 
     def labels(seed: int) -> list[Any]:
         torch.manual_seed(seed)
         one = build_teacher("vit_tiny_patch16_224", {**vit, "depth": 12}, mean=[0.3], std=[0.4])
-        surrogate = SurrogateOptions(images=50, block=BLOCK)
-        task = build.partitions(
-            teacher=one, data=data, source=Online(), surrogate=surrogate, seed=0, ks=[3], draws=4, **common
-        )
+        surrogate = SurrogateOptions(images=50, block=BlockOptions(**BLOCK))
+        task = build.partitions(Context(one, data, Online(), surrogate, 0), COMMON, [3], KINDS, 4, 0)
         return [p.labels for p in task.partitions if p.kind == "shuffled"]
 
     assert labels(0) == labels(0)
