@@ -60,9 +60,9 @@ def test_the_18_blocks() -> None:
         task = config["task"]
         assert task["name"] == "distill"
         # phases that end before the last layer
-        assert task["loss"] == {"_target_": "raptor.tasks.distillation.losses.TokenMSE"}
+        assert task["loss"] == {"_target_": "raptor.tasks.distillation.options.TokenMSEOptions"}
         last = task["last_phase_loss"]
-        assert last.pop("_target_") == "raptor.tasks.distillation.losses.WeightedTokenMSE"
+        assert last.pop("_target_") == "raptor.tasks.distillation.options.WeightedTokenMSEOptions"
         assert last == {"cls": 0.34, "registers": 0.33, "patches": 0.33}
         assert (task["teacher_forcing"], task["input_noise"]) == (0.25, 0.0)
 
