@@ -33,6 +33,7 @@ TARGETS = {
     "raptor.tasks.build.segmentation_probe": "raptor.tasks.probes.options.SegmentationProbeOptions",
     "raptor.tasks.build.depth_probe": "raptor.tasks.probes.options.DepthProbeOptions",
     "raptor.tasks.build.partitions": "raptor.studies.small_scale.options.PartitionsOptions",
+    "raptor.data.cifar100.CIFAR100": "raptor.data.cifar.CIFAR100",
     "raptor.models.teacher.build_teacher": "raptor.models.pretrained.build_teacher",
     "raptor.tasks.losses.TokenMSE": "raptor.tasks.distillation.options.TokenMSEOptions",
     "raptor.tasks.losses.WeightedTokenMSE": "raptor.tasks.distillation.options.WeightedTokenMSEOptions",
