@@ -123,7 +123,7 @@ class Record:
         if self.result is not None:
             return str(self.result["task"])
         options = self.configuration.options if self.configuration else {}
-        return str(options.get("task.name", options.get("task", "")))
+        return str(options.get("task", ""))
 
     @property
     def group(self) -> str:

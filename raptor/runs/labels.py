@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from raptor.errors import show
 from raptor.runs.groups import Configuration, RunGroup
 
+MISSING = object()
 SHOWN = 3  # differing options in a label
 NAMES = {"trainer.max_steps": "steps", "trainer.max_epochs": "epochs", "surrogate.boundaries": "cut after"}
 FIRST = ("task", "trainer.max_steps", "trainer.max_epochs", "surrogate")  # options that a label names before others
@@ -37,18 +38,14 @@ def differences(groups: Sequence[RunGroup]) -> list[dict[str, str]]:
     if len(groups) < 2:
         return [{} for _ in groups]
     every = list(dict.fromkeys(key for group in groups for key in group.options))
-    texts = {key: [_text(key, group) for group in groups] for key in every}
-    differing = {key: column for key, column in texts.items() if len(set(column)) > 1}
-    chosen = {k.removesuffix("._target_") for k in differing if k.endswith("._target_") or _is_choice(k, every)}
+    differing = [key for key in every if len({show(group.options.get(key, MISSING)) for group in groups}) > 1]
     # where another loss was chosen, its weights say nothing more
-    kept = [k for k in differing if not any(k.startswith(f"{c}.") and k != f"{c}._target_" for c in chosen)]
-    order = _telling_first(sorted(kept, key=_rank), differing)
+    chosen = [key for key in differing if any(other.startswith(f"{key}.") for other in every)]
+    kept = [key for key in differing if not any(key.startswith(f"{choice}.") for choice in chosen)]
+    texts = {key: [_text(key, group) for group in groups] for key in kept}
+    order = _telling_first(sorted(kept, key=_rank), texts)
     names = _short(order)
-    return [{names[key]: differing[key][i] for key in order if differing[key][i] != ""} for i in range(len(groups))]
-
-
-def _is_choice(key: str, every: Sequence[str]) -> bool:
-    return any(other.startswith(f"{key}.") for other in every)
+    return [{names[key]: texts[key][i] for key in order if texts[key][i] != ""} for i in range(len(groups))]
 
 
 def _rank(key: str) -> int:
@@ -70,11 +67,10 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
     """Shortest name of each key that no other one has."""
     names = {}
     for key in keys:
-        parts = key.removesuffix("._target_").split(".")
+        parts = key.split(".")
         ends = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
-        others = [other.removesuffix("._target_") for other in keys if other != key]
-        unique = [end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)]
-        names[key] = NAMES.get(key, next(iter(unique), ends[-1]))
+        unique = [end for end in ends if not any(f".{other}".endswith(f".{end}") for other in keys if other != key)]
+        names[key] = NAMES.get(key, next(iter(unique), key))
     return names
 
 
@@ -85,8 +81,6 @@ def _text(key: str, group: RunGroup) -> str:
     value, configuration = group.options[key], group.records[0].configuration
     if configuration is not None and (names := _built_on(key, configuration)):
         return names
-    if key.endswith("_target_"):
-        return str(value).rpartition(".")[2]
     return show(value)
 
 

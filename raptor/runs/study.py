@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from raptor.errors import ConfigError
-from raptor.runs.folder import CONFIG, RESULT
+from raptor.runs.folder import RESULT
 from raptor.runs.groups import Configuration, Configurations, Record, RunGroup, group_records
-from raptor.runs.identity import STATUS, identity
+from raptor.runs.identity import STATUS
 from raptor.runs.labels import label_groups
+from raptor.runs.migration import read_options
 from raptor.utils.files import read_json
 
 log = logging.getLogger(__name__)
@@ -151,6 +152,8 @@ def read_record(folder: Path, configurations: Configurations) -> Record | None:
         result = read_json(folder / RESULT)
     except OSError as error:
         return Record(folder.name, UNREADABLE, error.strerror or str(error))
+    if result is not None:
+        result.setdefault("metrics", {})  # dynamics has none
     if result is None or any(not isinstance(result.get(key), kind) for key, kind in KINDS.items()):
         return Record(folder.name, UNREADABLE, f"{RESULT} is damaged", None, configuration)
     return Record(folder.name, FINISHED, "", compact(result), configuration)
@@ -172,17 +175,6 @@ def _curve(points: Any) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     return curve if curve.ndim == 2 and curve.shape[1] == 2 else None
 
 
-def read_options(folder: Path) -> dict[str, Any] | None:
-    """Read what a run computes, by full name of the option; None where that cannot be read."""
-    from omegaconf import OmegaConf
-
-    try:
-        return identity(OmegaConf.load(folder / CONFIG))  # type: ignore[arg-type]
-    except Exception as error:  # a damaged file of one run is no reason for a study to have no report
-        log.debug("%s: %s", folder / CONFIG, error)
-        return None
-
-
 def _k(group: RunGroup) -> int | None:
     """Number of blocks of a surrogate, by its results or, before there are any, by its configuration."""
     known = [run["model"]["k"] for run in group.runs if isinstance(run["model"].get("k"), int)]
@@ -191,7 +183,7 @@ def _k(group: RunGroup) -> int | None:
 
 def _k_of(configuration: Configuration | None) -> int | None:
     options = configuration.options if configuration else {}
-    if str(options.get("task.name", options.get("task"))) != "finetune":
+    if options.get("task") != "finetune":
         return None
     boundaries, k = options.get("surrogate.boundaries"), options.get("surrogate.k")
     return len(boundaries) + 1 if isinstance(boundaries, list) else k if isinstance(k, int) else None

@@ -6,18 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from raptor.runs.migration import IDENTITY, VERSION
+from raptor.utils.files import write_json
 
 VERSIONS = {"raptor": "0", "torch": "0"}
 
 
 def configure(folder: Path, task: str, seed: int, options: dict[str, Any] | None = None) -> None:
-    """Write the configuration of a run: options by full name."""
+    """Write what a run computes: options by full name, paths of runs relative to their root."""
     folder.mkdir(parents=True)
-    config = OmegaConf.create({"paths": {"runs": str(folder.parent.parent)}, "seed": seed, "task": {"name": task}})
-    for key, value in (options or {}).items():
-        OmegaConf.update(config, key, value, force_add=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    runs = str(folder.parent.parent)
+    values = {"seed": seed, "task": task, **(options or {})}
+    relative = {key: v.replace(runs, "<paths.runs>") if isinstance(v, str) else v for key, v in values.items()}
+    write_json(folder / IDENTITY, {"version": VERSION, "command": "train", "values": relative})
 
 
 def put(

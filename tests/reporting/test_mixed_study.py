@@ -15,8 +15,8 @@ from raptor.runs.study import Study
 from tests.reporting.runs import put, put_unfinished
 
 MODEL = {"k": 2, "boundaries": [5]}
-PLAIN: dict[str, Any] = {"surrogate.k": 2, "task.loss._target_": "a.b.Plain", "task.loss.cls": 0.45}
-FAST: dict[str, Any] = {"surrogate.k": 2, "task.loss._target_": "a.b.Scaled", "task.rollout_growth": 0.6}
+PLAIN: dict[str, Any] = {"surrogate.k": 2, "task.loss": "plain", "task.loss.cls": 0.45}
+FAST: dict[str, Any] = {"surrogate.k": 2, "task.loss": "scaled", "task.loss.patches": 0.5, "task.rollout_growth": 0.6}
 
 
 def surrogate(root: Path, name: str, seed: int, r2: float | None, options: dict[str, Any]) -> None:
@@ -43,16 +43,16 @@ def root(tmp_path: Path) -> Path:
 def test_each_run_is_where_it_belongs(root: Path, tmp_path: Path) -> None:
     markdown = write_report(Study(root), tmp_path / "out", "Mixed")
     table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("backbone")
-    plain = table.loc["k=2, loss Plain"]
+    plain = table.loc["k=2, loss plain"]
     assert plain["r2_cls_mean"] == pytest.approx((0.7 + 0.9) / 2)
     assert (plain["r2_cls_n"], plain["r2_cls_expected"], plain["seeds"]) == (2, 4, 3)
     assert plain["notes"] == "2 repeats of seed 0, 1 running"
-    assert table.loc["k=2, loss Scaled, rollout_growth 0.6", "r2_cls_mean"] == 0.5
-    failed = table.loc["k=2, loss Plain, steps 99"]
+    assert table.loc["k=2, loss scaled, rollout_growth 0.6", "r2_cls_mean"] == 0.5
+    failed = table.loc["k=2, loss plain, steps 99"]
     assert (failed["seeds"], failed["notes"]) == (0, "1 failed")
     lines = {line.split("|")[1].strip(): line for line in markdown.splitlines()}
-    assert "0.800 ± 0.141 (2 of 4, 2 missing)" in lines["k=2, loss Plain"]
-    assert "missing" in lines["k=2, loss Plain, steps 99"]
+    assert "0.800 ± 0.141 (2 of 4, 2 missing)" in lines["k=2, loss plain"]
+    assert "missing" in lines["k=2, loss plain, steps 99"]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "RuntimeError: x" in page
     assert "stopped (running)" in page
@@ -98,7 +98,7 @@ def test_folders_that_cannot_be_read_take_nothing_down(root: Path, tmp_path: Pat
     (folder("wrong_kinds") / "status.json").write_text('{"state": "finished"}')
     (root / "wrong_kinds" / "result.json").write_text('{"name": "x", "task": "finetune", "model": 3, "metrics": {}}')
     surrogate(root, "no_configuration", 5, 0.1, PLAIN)
-    (root / "no_configuration" / "config.yaml").write_text("a: [")
+    (root / "no_configuration" / "identity.json").write_text("a: [")
     surrogate(root, "odd_curves", 6, 0.9, PLAIN)
     result = json.loads((root / "odd_curves" / "result.json").read_text())
     result |= {"layers": {"0-2": {"r2": {"cls": [None, None, 0.5]}}}, "history": {"train/loss": "?"}, "data": None}
