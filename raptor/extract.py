@@ -12,7 +12,7 @@ from raptor.cli.command import command
 from raptor.errors import StoreError
 from raptor.extraction.options import ExtractOptions
 from raptor.runs.folder import RunFolder
-from raptor.utils.signals import leave_to_the_main_process
+from raptor.utils.signals import ignore_signals_in_worker
 
 if TYPE_CHECKING:
     from raptor.data.store.layout import Store
@@ -90,7 +90,7 @@ def _work(worker: int, options: ExtractOptions) -> None:
 
     from raptor.extraction.plan import plan
 
-    leave_to_the_main_process()
+    ignore_signals_in_worker()
     os.environ["LOCAL_RANK"] = str(worker)
     torch.set_num_threads(max(1, torch.get_num_threads() // options.workers))
     _fill(plan(options), options, worker)

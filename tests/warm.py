@@ -77,6 +77,8 @@ class Popen(COLD):
             "cwd": str(Path(given["cwd"] or "").absolute()),
             "environment": dict(os.environ if given["env"] is None else given["env"]),
             "session": bool(given["start_new_session"]),
+            "group": given["process_group"],
+            "parent": os.getpid(),
             "unbuffered": "-u" in given["args"],
         }
         files = [
@@ -251,6 +253,11 @@ def become(job: dict[str, Any], path: list[str]) -> None:
 
     if job["session"]:
         os.setsid()
+    if job["group"] != -1:
+        os.setpgid(0, job["group"])
+    real = os.getppid
+    os.getppid = lambda: job["parent"]  # type: ignore[assignment]
+    os.register_at_fork(after_in_child=lambda: setattr(os, "getppid", real))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(job["cwd"])

@@ -21,7 +21,7 @@ from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform, as
 from raptor.data.skipping import ON_ERROR, Omissions, SkippingLoader
 from raptor.errors import ConfigError, StoreError
 from raptor.utils.files import user_path
-from raptor.utils.signals import leave_to_the_main_process
+from raptor.utils.signals import ignore_signals_in_worker
 
 HELD_OUT = 0.1  # share of the training images that select in place of the validation images
 
@@ -209,7 +209,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
             "num_workers": self.num_workers,
             "persistent_workers": persistent and self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": leave_to_the_main_process,
+            "worker_init_fn": ignore_signals_in_worker,
             **kwargs,
         }
         if self.on_error == "skip" and "collate_fn" not in options:

@@ -1,13 +1,50 @@
-"""Which of several processes of a job this one is."""
+"""Rank of this process among those of a job that several processes run together."""
 
 from __future__ import annotations
 
+import logging
 import os
+
+log = logging.getLogger(__name__)
+
+STARTER = "RAPTOR_STARTER"  # process whose children Lightning starts as further ranks
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 def rank() -> int:
-    """Number of this process among those of a job, before any library counts them; 0 alone."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
-        if os.environ.get(name, "").isdecimal():
-            return int(os.environ[name])
-    return 0
+    """Return the number of this process among those of a job, before any library counts them; 0 if it is alone.
+
+    A variable such as ``RANK`` counts only in a process that srun, torchrun or Lightning started as one of several. One
+    that was left behind in the environment does not.
+    """
+    if _starter() == "srun":
+        return _number("SLURM_PROCID")
+    if _starter() == "torchrun":
+        return _number("RANK")
+    return _number("LOCAL_RANK") if _starter() == "Lightning" else 0
+
+
+def _starter() -> str:
+    if _number("SLURM_STEP_NUM_TASKS") > 1:
+        return "srun"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "torchrun"
+    return "Lightning" if os.environ.get(STARTER) == str(os.getppid()) and _number("WORLD_SIZE") > 1 else ""
+
+
+def claim_ranks() -> None:
+    """Remove ranks left behind in the environment, and let those of processes that Lightning will start count.
+
+    To be called before Lightning is imported, which reads them.
+    """
+    if not _starter():
+        stale = {name: os.environ.pop(name) for name in RANKS if name in os.environ}
+        if stale:
+            shown = ", ".join(f"{name}={value}" for name, value in stale.items())
+            log.warning("%s: ignored, no launcher started this process as one of several", shown)
+        os.environ[STARTER] = str(os.getpid())
+
+
+def _number(name: str) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else 0
