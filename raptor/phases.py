@@ -57,6 +57,11 @@ class PhasesOptions(RunOptions):
             raise Invalid("eps", self.eps, "null unless solver=greedy", "set solver=greedy, or eps=null")
 
     @property
+    def about(self) -> dict[str, Any]:
+        """What the table of :mod:`raptor.status` shows of the run."""
+        return {"task": self.command, "k": ",".join(map(str, self.ks))}
+
+    @property
     def ks(self) -> list[int]:
         """Numbers of phases."""
         return [self.k] if isinstance(self.k, int) else self.k

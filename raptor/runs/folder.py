@@ -7,31 +7,33 @@ ones continue.
 from __future__ import annotations
 
 import logging
-import time
+import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from raptor.errors import RunFolderError, show
 from raptor.runs import provenance
-from raptor.runs.identity import STATUS, Flat, differences, digest, flatten, inputs
-from raptor.runs.migration import CONFIG, IDENTITY, VERSION, recorded, roots
+from raptor.runs.identity import Flat, differences, digest, flatten, inputs
+from raptor.runs.migration import CONFIG, IDENTITY, VERSION, recorded, roots, values_of
 from raptor.runs.options import RunOptions
+from raptor.runs.record import Record, logged_to
+from raptor.runs.status import LOCK, STATUS
+from raptor.runs.storage import storage_errors
 from raptor.utils import distributed, signals
 from raptor.utils.files import read_json, write_json, write_text
+from raptor.utils.locks import BusyError, Lock
 
 log = logging.getLogger(__name__)
 
 RESULT, LOG = "result.json", "log.txt"
-PROVENANCE, DIFF = "provenance.json", "code.diff"
-HAND_OVER = 5.0  # seconds within which whoever submitted a job lets go of its folder
+HAND_OVER = 5.0  # seconds within which the launcher of a job lets go of its folder
+BRIEFLY = 1.0  # seconds for a look at the lock by another process, which takes it for a moment
 
 
 def run_path(options: RunOptions, default_name: str, former_name: str | None = None) -> Path:
@@ -93,8 +95,7 @@ class RunFolder:
         self.options, self.config, self.track_inputs, self.has_result = options, config, track_inputs, has_result
         self.named = path is None  # whether the folder's name is that of the run
         self.path = path or run_path(options, default_name, former_name)
-        self.code: dict[str, Any] | None = None  # what was submitted, where a launcher knows better than this process
-        self._status: dict[str, Any] = {}
+        self._record = Record(self.path, options.about | provenance.method(), has_result=has_result)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -107,9 +108,10 @@ class RunFolder:
         RunFolderError
             If the folder belongs to another configuration.
         """
-        self._check_identity()
-        status = read_json(self.path / STATUS)
-        result = read_json(self.path / RESULT)
+        with storage_errors(self.path):
+            self._check_identity()
+            status = read_json(self.path / STATUS)
+            result = read_json(self.path / RESULT)
         return result if status and result and status.get("state") == "finished" else None
 
     def _check_identity(self) -> None:
@@ -117,11 +119,8 @@ class RunFolder:
         theirs = recorded(self.path, type(self.options))
         if theirs is None or not any((self.path / name).exists() for name in made):
             return
-        differing = differences(self._flat, theirs)
-        if differing:
-            some = list(differing.items())[:4]
-            shown = "; ".join(f"{key} is {show(before)} there, {show(now)} here" for key, (before, now) in some)
-            expected = f"a run of this configuration ({len(differing)} keys differ: {shown})"
+        if shown := self._differences(theirs):
+            expected = f"a run of this configuration ({shown})"
             raise RunFolderError.of("folder", self.path, expected, "choose another name=..., or delete that folder")
         before = (read_json(self.path / STATUS) or {}).get("inputs", {})
         now = inputs(self.options) if self.track_inputs else before
@@ -130,6 +129,21 @@ class RunFolder:
                 expected = f"the same content as when {self.path} was made"
                 fix = "delete that folder to run it anew, or choose another name=..."
                 raise RunFolderError.of(key, self._flat.get(key, (key, None))[0], expected, fix)
+
+    def _differences(self, theirs: Mapping[str, Any]) -> str:
+        differing = differences(self._flat, theirs)
+        some = list(differing.items())[:4]
+        shown = "; ".join(f"{key} is {show(before)} there, {show(now)} here" for key, (before, now) in some)
+        return f"{len(differing)} keys differ: {shown}" if differing else ""
+
+    def differences_from(self, record: Mapping[str, Any]) -> str:
+        """Say in words how a record of :meth:`identity_record` differs from this run; empty if it does not."""
+        return self._differences(values_of(record, type(self.options), self.path))
+
+    def identity_record(self) -> dict[str, Any]:
+        """Return the run's identity as files keep it."""
+        values = {key: value for key, (value, _) in self._flat.items()}
+        return {"version": VERSION, "command": self.options.command, "values": values}
 
     @cached_property
     def _flat(self) -> Flat:
@@ -142,57 +156,67 @@ class RunFolder:
 
     def _write_config(self) -> None:
         write_text(self.path / CONFIG, OmegaConf.to_yaml(self.config, resolve=True))
-        values = {key: value for key, (value, _) in self._flat.items()}
-        write_json(self.path / IDENTITY, {"version": VERSION, "command": self.options.command, "values": values})
+        write_json(self.path / IDENTITY, self.identity_record())
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a table of runs shows beside the name."""
+        return self._record.about
+
+    def submitted_with(self, code: dict[str, Any], about: dict[str, Any]) -> None:
+        """Record the code and the description of a job as they were when it was submitted."""
+        self._record.code, self._record.about = code, about or self.about
 
     def status(self) -> dict[str, Any]:
-        """What ``status.json`` says; empty if there is none."""
-        return read_json(self.path / STATUS) or {}
+        """Return the content of ``status.json``; empty if there is none."""
+        with storage_errors(self.path):
+            return self._record.read()
 
-    def enqueue(self, code: dict[str, Any]) -> None:
-        """Write down what was submitted, before it is.
+    def enqueue(self, launcher: Path) -> None:
+        """Record a job before it is submitted.
+
+        Parameters
+        ----------
+        launcher
+            File that is locked as long as the launcher lives.
 
         Raises
         ------
         RunFolderError
-            If a process is at work in the folder.
+            If a process is at work in the folder, or it belongs to another configuration.
         """
-        self.code = code
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self._held(0.0):
-            earlier = self.status()
-            kept: dict[str, Any] = {key: earlier[key] for key in ("attempt", "preempted", "inputs") if key in earlier}
-            self._status = {"state": "queued", **kept, "submitted": _now()}
-            self._write_config()
-            self._write_provenance(attempt=None)
-            self.update()
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self._held(BRIEFLY):
+                self._check_identity()
+                self._write_config()
+                self._record.enqueue(os.path.relpath(launcher, self.path))
 
-    def queued_as(self, **where: Any) -> None:
-        """Add where a job was queued (``slurm`` ids, or ``host`` and ``pid``), unless it has begun already."""
+    def queued_as(self, ident: str) -> None:
+        """Record the id of a job in SLURM's queue, unless it has begun already."""
         try:
-            with self._held(0.0):
-                self._status = self.status()
-                if self._status.get("state") == "queued":
-                    self.update(**where)
+            with self._held(BRIEFLY):
+                self._record.queued_as(ident)
         except RunFolderError:
             log.debug("%s has begun", self)
 
     def fail(self, error: BaseException) -> None:
-        """Write down an error that came before :meth:`recording`."""
-        self._status = self.status()
-        before = (self._status.get("slurm") or {}).get("job")
-        restarted = before is not None and before == provenance.slurm().get("job")
-        state = self._status.get("state")
-        if state in ("queued", "preempted", "interrupted") or (state == "running" and restarted):
-            self.update(state="failed", error=f"{type(error).__name__}: {error}")
+        """Record an error, or an interrupt, that came before :meth:`recording`."""
+        self._record.fail(error)
+
+    def update(self, **values: Any) -> None:
+        """Write the status with the given fields changed."""
+        self._record.update(**values)
 
     @contextmanager
     def _held(self, timeout: float) -> Iterator[None]:
-        lock = FileLock(self.path / ".lock")
+        lock = Lock(self.path / LOCK)
         try:
-            lock.acquire(timeout=timeout)
-        except Timeout:
-            raise RunFolderError(f"{self.path} is in use by another process: wait for it, or stop it") from None
+            lock.acquire(timeout)
+        except BusyError as busy:
+            owner = busy.owner or "another process"
+            fix = f"wait for it or stop it; if it is gone, delete {busy.path}"
+            raise RunFolderError.of("folder", self.path, f"a folder that is not in use (by {owner})", fix) from None
         try:
             yield
         finally:
@@ -200,87 +224,47 @@ class RunFolder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Hold the folder for this job: log to its file, keep its status, tell the truth about how it ended.
+        """Hold the folder for this job: log to its file, keep its status, record the final state.
 
         Of several processes of one job, the first records.
 
         Raises
         ------
         RunFolderError
-            If another process holds it, or it belongs to another configuration.
+            If another process holds it, it belongs to another configuration, or it cannot be written.
+        SystemExit
+            With the exit code of the signal that interrupted the job.
         """
+        with signals.handled(self._record.force_end):
+            if (rank := distributed.rank()) > 0:
+                with self._recording_errors(rank):
+                    yield
+                return
+            with storage_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                with self._held(HAND_OVER), logged_to(self.path / LOG) as handler:
+                    self._check_identity()  # under the lock: another process may have just begun here
+                    try:
+                        self._write_config()
+                        self._record.begin(inputs(self.options) if self.track_inputs else {})
+                        yield
+                    except BaseException as error:
+                        self._record.end(error)
+                        text = f"{self._record.status.get('state')}: {traceback.format_exc()}"
+                        handler.emit(logging.LogRecord("raptor", logging.ERROR, "", 0, text, None, None))
+                        code = signals.exit_code()
+                        if isinstance(error, KeyboardInterrupt | SystemExit) and code and not signals.is_requeued():
+                            raise SystemExit(code) from error
+                        raise
+
+    @contextmanager
+    def _recording_errors(self, rank: int) -> Iterator[None]:
         self._check_identity()
-        if (rank := distributed.rank()) > 0:
-            try:
-                yield
-            except Exception:
-                write_text(self.path / f"error-rank{rank}.txt", traceback.format_exc())
-                raise
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self._held(HAND_OVER):
-            handler = logging.FileHandler(self.path / LOG)
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-            root = logging.getLogger()
-            root.addHandler(handler)
-            try:
-                self._begin()
-                yield
-            except BaseException as error:
-                self._end(error)
-                text = f"{self._status['state']}: {traceback.format_exc()}"
-                handler.emit(logging.LogRecord("raptor", logging.ERROR, "", 0, text, None, None))
-                raise
-            finally:
-                root.removeHandler(handler)
-                handler.close()
-
-    def _begin(self) -> None:
-        earlier, machine = self.status(), provenance.machine()
-        before, restarts = earlier.get("slurm") or {}, machine["slurm"].get("restarts", 0)
-        if before.get("job") == machine["slurm"].get("job"):
-            restarts -= before.get("restarts", 0)
-        self._status = {
-            "state": "running",
-            "attempt": int(earlier.get("attempt", 0)) + 1,
-            "preempted": int(earlier.get("preempted", 0)) + max(0, restarts),
-            **({"submitted": earlier["submitted"]} if "submitted" in earlier else {}),
-            "started": _now(),
-            **machine,
-            "inputs": inputs(self.options) if self.track_inputs else {},
-        }
-        self._write_config()
-        self.update()
-        self._write_provenance({"number": self._status["attempt"], "started": self._status["started"], **machine})
-
-    def _end(self, error: BaseException) -> None:
-        what = f"{type(error).__name__}: {error}"
-        if signals.requeued():
-            slurm = self._status["slurm"]
-            self._status["slurm"] = slurm | {"restarts": slurm.get("restarts", 0) + 1}
-            self.update(state="preempted", preempted=self._status["preempted"] + 1)
-        elif isinstance(error, KeyboardInterrupt | SystemExit) or signals.asked():
-            self.update(state="interrupted", error=what)
-        else:
-            self.update(state="failed", error=what)
-
-    def _write_provenance(self, attempt: dict[str, Any] | None) -> None:
-        earlier = read_json(self.path / PROVENANCE) or {}
-        code = dict(self.code or provenance.code())
-        diff = code.pop("diff", "")
-        if diff:
-            write_text(self.path / DIFF, diff)
-        else:
-            (self.path / DIFF).unlink(missing_ok=True)
-        record = {"code": code | {"diff": DIFF if diff else None}, "versions": provenance.versions()}
-        attempts = [*earlier.get("attempts", []), *([attempt] if attempt else [])]
-        write_json(self.path / PROVENANCE, record | {"attempts": attempts})
-
-    def update(self, **values: Any) -> None:
-        """Write the status with the given fields changed."""
-        if distributed.rank() == 0:
-            self._status |= {**values, **({} if self.has_result else {"has_result": False}), "updated": _now()}
-            write_json(self.path / STATUS, self._status)
+        try:
+            yield
+        except Exception:
+            write_text(self.path / f"error-rank{rank}.txt", traceback.format_exc())
+            raise
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Write the result, then call the run finished; returns what was written."""
@@ -291,13 +275,9 @@ class RunFolder:
             "study": str(self.options.study),
             "name": self.path.name,
             **result,
-            "attempts": self._status["attempt"],
+            "attempts": self._record.status["attempt"],
             "versions": provenance.versions(),
         }
         write_json(self.path / RESULT, result)
         self.update(state="finished", **({"step": result["steps"]} if "steps" in result else {}))
         return read_json(self.path / RESULT) or {}
-
-
-def _now() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")

@@ -1,23 +1,32 @@
-"""The metrics of a run over its steps, put together from all its attempts."""
+"""Metrics of a run by step, over all its attempts."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-METRICS = "metrics"
+METRICS, JOURNAL, STEP = "metrics", "metrics.jsonl", "step"
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a journal, one JSON object a line; a last line that was cut off is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
-    """Metrics of all attempts of a run, indexed by step.
-
-    A resumed run repeats the steps since its last checkpoint; the later attempt counts.
+    """Read the metrics of all attempts of a run, indexed by step.
 
     Parameters
     ----------
     folder
-        Run folder; each attempt's CSV logger wrote ``metrics/version_N/metrics.csv`` there.
+        Run folder with ``metrics/metrics.jsonl``. Earlier releases wrote ``metrics/version_N/metrics.csv`` in attempt
+        N, which repeats the steps since the last checkpoint; the later attempt counts.
 
     Returns
     -------
@@ -26,9 +35,10 @@ def read_metrics(folder: Path) -> pd.DataFrame:
     """
     files = sorted((folder / METRICS).glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1]))
     frames = [pd.read_csv(file) for file in files if file.stat().st_size]
+    frames += [pd.DataFrame(rows)] if (rows := read_rows(folder / METRICS / JOURNAL)) else []
     if not frames:
-        return pd.DataFrame(index=pd.Index([], name="step"))
-    return pd.concat(frames).drop(columns="epoch", errors="ignore").groupby("step").last().sort_index()
+        return pd.DataFrame(index=pd.Index([], name=STEP))
+    return pd.concat(frames).drop(columns="epoch", errors="ignore").groupby(STEP).last().sort_index()
 
 
 def curves(metrics: pd.DataFrame, points: int = 200) -> dict[str, list[list[float]]]:

@@ -16,11 +16,11 @@ from typing import Any
 
 from raptor.errors import ConfigError
 from raptor.runs.options import RunOptions
+from raptor.runs.status import STATUS
 from raptor.utils.files import read_json, resolve, sha256
 from raptor.utils.options import Choice, is_options, keys
 from raptor.utils.targets import Foreign
 
-STATUS = "status.json"
 BUILDS_ON = ("teacher.weights", "teacher.head", "surrogate.phases_file", "task.blocks", "task.backbone", "surrogates")
 # callbacks from elsewhere that only watch; any other counts as changing the result
 WATCHERS = {

@@ -49,6 +49,11 @@ class RunOptions:
         "Values that the sweep of an experiment goes through", default={}, identity=False, open=True
     )
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the table of :mod:`raptor.status` shows of the run."""
+        return {"task": self.command}
+
     def __post_init__(self) -> None:
         for key in ("study", "name"):
             value = getattr(self, key)

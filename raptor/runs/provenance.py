@@ -1,4 +1,4 @@
-"""What code, versions, machine and SLURM job a run came from."""
+"""Provenance of a run: code, versions, machine and SLURM job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_DIFF = 1_000_000  # characters that are kept
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of what computed a result."""
+    """Return the versions of the packages that compute a result."""
     found = {"python": platform.python_version(), "raptor": __version__}
     for package in PACKAGES:
         try:
@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 
 def code() -> dict[str, Any]:
-    """Git commit of the code, and what was changed since, as far as there is a repository.
+    """Return the git commit of the code and the changes since, as far as there is a repository.
 
     Returns
     -------
@@ -57,8 +57,21 @@ def _git(*arguments: str) -> str | None:
         return None
 
 
+def process() -> dict[str, Any]:
+    """Return host and id of this process."""
+    return {"host": platform.node(), "pid": os.getpid()}
+
+
+def method() -> dict[str, str]:
+    """Return the choice of the group ``method`` on the command line, if there is one."""
+    from hydra.core.hydra_config import HydraConfig
+
+    chosen = HydraConfig.get().runtime.choices.get("method") if HydraConfig.initialized() else None
+    return {} if chosen is None else {"method": str(chosen)}
+
+
 def slurm() -> dict[str, Any]:
-    """Ids of the SLURM job that a launcher submitted and this process is; empty elsewhere, in an allocation too."""
+    """Return the ids of the SLURM job that this process is; empty elsewhere, and in an interactive allocation."""
     if "SLURM_JOB_ID" not in os.environ or os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         return {}
     array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
@@ -72,7 +85,7 @@ def slurm() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Host, process and SLURM job of this process."""
-    found = {"host": platform.node(), "pid": os.getpid(), "package": str(PACKAGE), "slurm": slurm()}
+    """Return host, id and SLURM job of this process."""
+    found = {**process(), "package": str(PACKAGE), "slurm": slurm()}
     allocation = os.environ.get("SLURM_JOB_ID")
     return found | ({"allocation": allocation} if allocation and not found["slurm"] else {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raptor.errors import ConfigError
 from raptor.utils.options import Choice
@@ -50,6 +50,10 @@ class TaskNode(Choice):
     def run_name(self, surrogate: SurrogateOptions) -> str:
         """Return the beginning of a run folder's name."""
         return self.name
+
+    def about(self, surrogate: SurrogateOptions) -> dict[str, Any]:
+        """Return what the table of :mod:`raptor.status` shows of a run."""
+        return {"task": self.name}
 
     @abstractmethod
     def build(self, context: Context) -> Task:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ PACKAGE = Path(__file__).parent.parent
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 ASSETS = PACKAGE / "assets"
 PACKAGED = "package:"
+SMALL = 2**16  # bytes; libraries write in pieces, and fail before the last block is taken
 
 
 def resolve(name: str | Path) -> Path:
@@ -46,7 +49,7 @@ def user_path(key: str, value: str | Path) -> Path:
         raise ConfigError.of(key, value, f"a path ({error})", "write the folder without ~") from error
 
 
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+def write_aside(path: Path, write: Callable[[Path], object], *, private: bool = False) -> None:
     """Let ``write`` fill a file beside ``path``, flush it to disk, then rename it into place.
 
     Parameters
@@ -55,17 +58,41 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
         Where the finished file is to stand.
     write
         Called with the path of the file to fill.
+    private
+        Whether nobody else may read it.
+
+    Raises
+    ------
+    OSError
+        With ``path`` as its file name, also where ``write`` reports a full disk in another way.
     """
     aside = path.with_name(f".{path.name}.aside")
     try:
+        if private:
+            os.close(os.open(aside, os.O_WRONLY | os.O_CREAT, 0o600))
         write(aside)
         sync(aside)
         mask = os.umask(0)
         os.umask(mask)
-        aside.chmod(0o666 & ~mask)  # safetensors makes its files unreadable to others
+        aside.chmod(0o600 if private else 0o666 & ~mask)  # safetensors makes its files unreadable to others
         aside.replace(path)
+    except Exception as error:
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
+        elif code := _system_error(error, path.parent):
+            raise OSError(code, os.strerror(code), str(path)) from error
+        raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _system_error(error: Exception, folder: Path) -> int | None:
+    """Return the error number behind an error of safetensors or torch; None if there is none."""
+    if named := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(named[1])
+    found = os.statvfs(folder)
+    full = found.f_bavail * found.f_frsize < SMALL or (found.f_files > 0 and found.f_favail == 0)
+    return errno.ENOSPC if full else None
 
 
 def sync(path: Path) -> None:
@@ -86,15 +113,15 @@ def sha256(path: Path) -> str:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object from a file, None if there is no whole one."""
     try:
-        values = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file at once."""
-    write_aside(path, lambda aside: aside.write_text(text))
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a text file in UTF-8 at once; ``private`` as in :func:`write_aside`."""
+    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"), private=private)
 
 
 def write_json(path: Path, values: Any) -> None:

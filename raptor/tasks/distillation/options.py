@@ -136,6 +136,10 @@ class FinetuneOptions(DistillationOptions):
         """Return the name of the task with the number of phases."""
         return f"{self.name}-k{surrogate.num_phases}"
 
+    def about(self, surrogate: SurrogateOptions) -> dict[str, Any]:
+        """Return the task and the number of phases."""
+        return {"task": self.name, "k": surrogate.num_phases}
+
     def build(self, context: Context) -> Distillation:
         """Build stage 2; see :func:`raptor.tasks.distillation.build.finetune`."""
         from raptor.tasks.distillation.build import finetune
