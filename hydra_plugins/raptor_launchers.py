@@ -11,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class _Frozen(Launcher):
+class _Launcher(Launcher):
     """Freeze the configuration of every job now, and hand all of them over at once."""
 
     def __init__(self, **options: Any) -> None:
@@ -25,7 +25,7 @@ class _Frozen(Launcher):
         """Launch a sweep; its jobs return nothing to Hydra, their results are in their folders."""
         from raptor.cli import sweeps
         from raptor.cli.logs import set_up_logging
-        from raptor.launching.job import command
+        from raptor.launching.job import find_command
         from raptor.launching.plan import launch, launcher_options
 
         set_up_logging()
@@ -34,15 +34,15 @@ class _Frozen(Launcher):
         for i, overrides in enumerate(job_overrides, start=initial_job_idx):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             with sweeps.as_job(config, i) as resolved:
-                command(name).parse(resolved)
+                find_command(name).parse(resolved)
                 configs.append(resolved)
         launch(name, configs, launcher_options(self.config.hydra.launcher))
         return [JobReturn(overrides=list(o), status=JobStatus.COMPLETED) for o in job_overrides]
 
 
-class Slurm(_Frozen):
+class Slurm(_Launcher):
     """Job arrays on SLURM; returns as soon as they are queued."""
 
 
-class Local(_Frozen):
+class Local(_Launcher):
     """Processes on this machine; returns when all have ended."""

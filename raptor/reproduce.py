@@ -13,11 +13,12 @@ from rich.table import Table
 from raptor.cli import sweeps
 from raptor.cli.command import command
 from raptor.errors import ConfigError, LaunchError
-from raptor.launching.plan import frozen, launcher_options, run_here, sort_all, submit
-from raptor.launching.slurm import Slurm
+from raptor.launching.options import SlurmOptions
+from raptor.launching.plan import freeze, launcher_options, run_here, sort_all, submit
 from raptor.launching.stage import Stage
 from raptor.report import folder
 from raptor.reporting.options import ReproduceOptions
+from raptor.utils.terminal import plain
 
 log = logging.getLogger("raptor.reproduce")
 
@@ -44,13 +45,13 @@ def main(options: ReproduceOptions, run: object) -> None:
             raise ConfigError(f"stages: {line!r} begins with none of {', '.join(COMMANDS)}")
         more = list(options.train) if name == "train" else []
         jobs = sweeps.jobs(name, [o for o in overrides if o != "-m"] + handed_on + more)
-        stages.append(Stage(_title(name, overrides), frozen(name, [job.config for job in jobs], launcher)))
+        stages.append(Stage(_title(name, overrides), freeze(name, [job.config for job in jobs], launcher)))
     sort_all(stages)
     report = stages[-1]
     if report.to_run and not any(stage.to_run or stage.under_way for stage in stages[:-1]) and _newest(stages):
         report.to_run, report.finished = [], report.jobs
     study = Path(options.paths.runs) / str(options.study)
-    if isinstance(launcher, Slurm):
+    if isinstance(launcher, SlurmOptions):
         Console().print(_summary(stages, submit(stages, launcher)))
         log.info("python -m raptor.status %s shows how they do; the report will stand in %s", study, options.output)
     elif failed := run_here(stages, launcher):
@@ -77,7 +78,7 @@ def _summary(stages: list[Stage], submitted: dict[str, list[str]]) -> Table:
     for stage in stages:
         ids = submitted[stage.name]
         numbers = (len(stage.jobs), len(stage.finished), len(stage.under_way), len(ids))
-        table.add_row(stage.name, *map(str, numbers), ids[0].split("_")[0] if ids else "")
+        table.add_row(plain(stage.name), *map(str, numbers), ids[0].split("_")[0] if ids else "")
     return table
 
 

@@ -17,6 +17,7 @@ from raptor.cli.messages import explain
 from raptor.errors import ConfigError
 from raptor.runs.folder import RunFolder
 from raptor.runs.options import RunOptions
+from raptor.utils import distributed, signals
 from raptor.utils.files import CONFIGS
 from raptor.utils.options import parse
 
@@ -66,6 +67,7 @@ class Command(Generic[Options]):
     def run(self, config: DictConfig, folder: RunFolder | None = None) -> Any:
         """Run one job in this process."""
         set_up_logging()
+        distributed.claim_ranks()
         options = self.parse(config)
         return self.function(options, folder or self._folder(options, config))
 
@@ -86,6 +88,8 @@ class Command(Generic[Options]):
         except KeyboardInterrupt:
             sys.exit(130)
         except SystemExit as stop:
+            if signals.is_stop_requested():
+                signals.leave(signals.exit_code() or 1)
             sys.exit(exit_code(stop))
         except Exception as error:
             message = explain(error, self.name, arguments.overrides)

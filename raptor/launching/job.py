@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,10 @@ from raptor.utils import distributed, signals
 if TYPE_CHECKING:
     from raptor.cli.command import Command
 
-log = logging.getLogger(__name__)
-
 
 @dataclass
-class FrozenJob:
-    """What a launcher hands over, and a process far away runs.
+class JobSpec:
+    """What a launcher hands over, and a process elsewhere runs.
 
     Parameters
     ----------
@@ -36,26 +33,29 @@ class FrozenJob:
         Of :func:`raptor.runs.provenance.code` at submission.
     grace
         Seconds between SLURM's warning and the end.
+    about
+        Of :func:`raptor.runs.provenance.about` at submission.
     """
 
     command: str
     config: dict[str, Any]
     code: dict[str, Any]
     grace: float = 90.0
+    about: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, command: str, config: DictConfig, code: dict[str, Any], grace: float = 90.0) -> FrozenJob:
+    def of(cls, command: str, config: DictConfig, code: dict[str, Any], grace: float = 90.0) -> JobSpec:
         """Freeze a configuration, with the name of its folder: what that depends on may change until the job runs."""
         plain: Any = OmegaConf.to_container(config, resolve=True)
-        folder = globals()["command"](command).folder(config)
+        folder = find_command(command).folder(config)
         if plain["name"] is None and folder.named:
             plain["name"] = folder.path.name
-        return cls(command, plain, code, grace)
+        return cls(command, plain, code, grace, folder.about)
 
     @property
     def entry(self) -> Command:
         """The command."""
-        return command(self.command)
+        return find_command(self.command)
 
     @property
     def node(self) -> DictConfig:
@@ -63,46 +63,55 @@ class FrozenJob:
         return OmegaConf.create(self.config)
 
     def folder(self) -> RunFolder:
-        """Where the job keeps its status."""
+        """Return the folder that keeps the job's status."""
         folder = self.entry.folder(self.node)
-        folder.code = self.code
+        folder.submitted_with(self.code, self.about)
         return folder
 
     def __call__(self) -> None:
         """Run the job in this process, which belongs to it alone."""
+        distributed.claim_ranks()
         if provenance.slurm():
             signals.install(self.grace, distributed.rank())
         folder = self.folder()
         try:
             self.entry.run(self.node, folder)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             folder.fail(error)
             raise
         except SystemExit as stop:
             sys.exit(143 if stop.code is None else stop.code)  # Lightning ends on SIGTERM without a code
 
     def checkpoint(self) -> Any:
-        """What submitit puts back into the queue: the same job, which finds its own checkpoint."""
+        """Return what submitit puts back into the queue: the same job, which finds its own checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
     def write(self, path: Path) -> None:
         """Write the job to a file for ``python -m raptor.launching.job FILE``."""
-        path.write_text(yaml.safe_dump(asdict(self)))  # JSON knows no infinity, and no numbers as keys
+        path.write_text(yaml.safe_dump(asdict(self)), encoding="utf-8")  # JSON has no infinity, no numbers as keys
 
     @classmethod
-    def read(cls, path: Path) -> FrozenJob:
-        """A job from the file that :meth:`write` wrote."""
-        return cls(**yaml.safe_load(path.read_text()))
+    def read(cls, path: Path) -> JobSpec:
+        """Read a job from the file that :meth:`write` wrote."""
+        return cls(**yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def command(name: str) -> Command:
-    """A command by its name: ``raptor.train`` for ``train``."""
+FrozenJob = JobSpec  # its former name, in the files of jobs that wait in SLURM's queue
+
+
+def find_command(name: str) -> Command:
+    """Return a command by its name: ``raptor.train`` for ``train``."""
     return importlib.import_module(f"raptor.{name}").main
 
 
 if __name__ == "__main__":
-    from raptor.launching.job import FrozenJob as Frozen  # not __main__'s
+    from raptor.launching.job import JobSpec as Imported  # not that of __main__
 
-    Frozen.read(Path(sys.argv[1]))()
+    try:
+        Imported.read(Path(sys.argv[1]))()
+    except SystemExit:
+        if signals.is_stop_requested():
+            signals.leave(signals.exit_code() or 1)
+        raise

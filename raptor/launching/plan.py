@@ -1,30 +1,38 @@
-"""Which jobs of a sweep there is still something to do for, and getting it done."""
+"""Which jobs of a sweep still have to run, and running them."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from raptor.errors import ConfigError, LaunchError, from_node
-from raptor.launching import slurm
-from raptor.launching.job import FrozenJob
-from raptor.launching.local import OUTPUT, Local, Pool, here
+from raptor.errors import ConfigError, LaunchError
+from raptor.launching import queue, slurm
+from raptor.launching.job import JobSpec
+from raptor.launching.local import NOT_STARTED, OUTPUT, Pool
+from raptor.launching.options import LocalOptions, SlurmOptions
 from raptor.launching.progress import Display
-from raptor.launching.slurm import Slurm
 from raptor.launching.stage import Stage
+from raptor.launching.workplace import CallFolder, work_folder
 from raptor.runs.identity import check_inputs
 from raptor.runs.provenance import code
 from raptor.runs.status import in_slurm
+from raptor.utils.options import TARGET, parse
 
 log = logging.getLogger(__name__)
 
-LAUNCHERS = {"hydra_plugins.raptor_launchers.Slurm": Slurm, "hydra_plugins.raptor_launchers.Local": Local}
+KINDS: dict[str, type[SlurmOptions] | type[LocalOptions]] = {
+    "hydra_plugins.raptor_launchers.Slurm": SlurmOptions,
+    "hydra_plugins.raptor_launchers.Local": LocalOptions,
+}
+LAST = 3.0  # seconds that a second signal leaves to jobs
 
 
 def sort_all(stages: Sequence[Stage]) -> None:
@@ -37,45 +45,40 @@ def sort_all(stages: Sequence[Stage]) -> None:
     """
     statuses = [job.folder().status() for stage in stages for job in stage.jobs]
     known = [status for status in statuses if in_slurm(status) and "job" in status["slurm"]]
-    queue: Mapping[str, str] = {}
+    states: Mapping[str, str] = {}
     if any(status["state"] in ("queued", "running", "preempted") for status in known):
-        queue = slurm.settled({status["slurm"]["job"] for status in known})
+        states = queue.settled({status["slurm"]["job"] for status in known})
     elif known:
-        queue = slurm.states() or {}  # ended, as far as they know; where there is no SLURM, nobody continues them
+        states = queue.states() or {}  # they have ended by their status; without a SLURM nothing restarts them
     for stage in stages:
-        stage.sort(queue)
+        stage.sort(states)
 
 
-def frozen(name: str, configs: Sequence[DictConfig], options: Slurm | Local) -> list[FrozenJob]:
+def freeze(name: str, configs: Sequence[DictConfig], options: SlurmOptions | LocalOptions) -> list[JobSpec]:
     """Freeze the jobs of a sweep."""
     now, grace = code(), float(getattr(options, "signal_delay_s", 90))
-    return [FrozenJob.of(name, config, now, grace) for config in configs]
+    return [JobSpec.of(name, config, now, grace) for config in configs]
 
 
-def launcher_options(node: Any) -> Slurm | Local:
-    """Options from the node ``hydra.launcher``; Hydra's own launcher stands for processes on this machine.
+def launcher_options(node: Any) -> SlurmOptions | LocalOptions:
+    """Return the options in the node ``hydra.launcher``; Hydra's own launcher stands for processes on this machine.
 
     Raises
     ------
     ConfigError
-        If it is a launcher of somebody else's, or has an unknown key.
+        If it is another launcher, or a key is unknown or has a value that does not fit.
     """
     values: Any = OmegaConf.to_container(node, resolve=True)
-    target = values.pop("_target_")
+    target = values.pop(TARGET)
     if target.startswith("hydra._internal."):
-        return Local()
-    if target not in LAUNCHERS:
-        raise ConfigError(f"hydra/launcher with {target}: choose slurm or local")
-    return from_node(LAUNCHERS[target], values, "hydra.launcher")
+        return LocalOptions()
+    if target not in KINDS:
+        raise ConfigError.of(f"hydra.launcher.{TARGET}", target, "slurm or local", "set hydra/launcher=slurm or local")
+    return parse(KINDS[target], values, "hydra.launcher")
 
 
-def work_folder(job: FrozenJob) -> Path:
-    """Folder for what launching needs: beside the runs of the study."""
-    return Path(job.config["paths"]["runs"]) / ".launched"
-
-
-def submit(stages: Sequence[Stage], options: Slurm) -> dict[str, list[str]]:
-    """Queue what is to be done, each stage to begin when those before it have ended.
+def submit(stages: Sequence[Stage], options: SlurmOptions) -> dict[str, list[str]]:
+    """Queue the jobs that have to run, each stage to begin when those before it have ended.
 
     Returns
     -------
@@ -86,60 +89,101 @@ def submit(stages: Sequence[Stage], options: Slurm) -> dict[str, list[str]]:
     new: list[str] = []
     submitted = {}
     for job in (job for stage in stages for job in stage.to_run):
-        options.shape(job)
+        options.shape(job.config)
     for stage in stages:
         ids: list[str] = []
         if new:
-            slurm.wait_also(stage.under_way, before)
+            queue.wait_also(stage.under_way, before)
         if stage.to_run:
-            folders = [job.folder() for job in stage.to_run]
-            work = work_folder(stage.to_run[0]) / "slurm"
-            try:
-                for folder, job in zip(folders, stage.to_run, strict=True):
-                    folder.enqueue(job.code)
-                ids = slurm.submit(stage.to_run, options, stage.name, work, list(dict.fromkeys(before)))
-            except BaseException as error:
-                for folder in folders:
-                    folder.fail(error)
-                raise
-            for folder, ident in zip(folders, ids, strict=True):
-                folder.queued_as(slurm={"job": ident, "restarts": 0})
+            ids = _submit_stage(stage, options, before)
         submitted[stage.name] = ids
         new += ids
         before += [ident.split("_")[0] for ident in ids] + list(stage.under_way)
     return submitted
 
 
-def run_here(stages: Sequence[Stage], options: Local) -> int:
-    """Run what is to be done on this machine, stage by stage; returns how many jobs failed."""
+def _submit_stage(stage: Stage, options: SlurmOptions, before: Sequence[str]) -> list[str]:
+    folders = [job.folder() for job in stage.to_run]
+    with CallFolder(work_folder(stage.to_run[0].config) / "slurm") as call:
+        try:
+            for folder in folders:
+                folder.enqueue(call.lock)
+            ids = slurm.submit(stage.to_run, options, stage.name, call, list(dict.fromkeys(before)))
+        except BaseException as error:
+            for folder in folders:
+                folder.fail(error)
+            raise
+        for folder, ident in zip(folders, ids, strict=True):
+            folder.queued_as(ident)
+    return ids
+
+
+def run_here(stages: Sequence[Stage], options: LocalOptions) -> int:
+    """Run the jobs on this machine, stage by stage.
+
+    Returns
+    -------
+    int
+        How many failed, or were stopped from outside.
+
+    Raises
+    ------
+    SystemExit
+        If this process was told to stop; its jobs have ended by then, and record that they were interrupted.
+    """
     failed = 0
     first = next((stage.to_run[0] for stage in stages if stage.to_run), None)
     if first is None:
         return 0
-    pool = Pool(options, work_folder(first) / "local")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it ends its jobs too
-    for stage in stages:
-        for job in stage.to_run:
-            folder = job.folder()
-            folder.enqueue(job.code)
-            folder.queued_as(**here())
-    with Display(stages) as display:
+    with CallFolder(work_folder(first.config) / "local") as call:
+        pool = Pool(options, call)
         for stage in stages:
-            # by the size of the stage, not by what is left of it: another number of threads may round otherwise
-            codes = pool.run(stage.to_run, options.threads_for(len(stage.jobs)), display.ended)
-            failed += sum(code != 0 for code in codes)
+            for job in stage.to_run:
+                job.folder().enqueue(call.lock)
+        with _handing_on(pool), Display(stages) as display:
+            for stage in stages:
+                # by the size of the stage, not by what is left of it: another number of threads may round otherwise
+                codes = pool.run(stage.to_run, len(stage.jobs), display.end)
+                failed += sum(code != 0 for code in codes)
+                for job, code in zip(stage.to_run, codes, strict=True):
+                    if code == NOT_STARTED:
+                        job.folder().fail(KeyboardInterrupt("before it began"))
+    if pool.stopped_by is not None:
+        log.warning("stopped; the same command continues")
+        sys.exit(128 + pool.stopped_by)
     return failed
 
 
-def launch(name: str, configs: Sequence[DictConfig], options: Slurm | Local) -> None:
+@contextmanager
+def _handing_on(pool: Pool) -> Iterator[None]:
+    """Hand signals on to the jobs, which save; a second one ends them at once."""
+
+    def hand_on(signum: int, frame: Any) -> None:
+        again = pool.stopped_by is not None
+        running = pool.stop(signal.SIGINT if again else signum)
+        if again:
+            threading.Timer(LAST, pool.kill).start()
+        else:
+            log.warning("%d jobs save and stop; Ctrl-C again stops them at once", running)
+
+    signums = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+    previous = {signum: signal.signal(signum, hand_on) for signum in signums}
+    try:
+        yield
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def launch(name: str, configs: Sequence[DictConfig], options: SlurmOptions | LocalOptions) -> None:
     """Run the jobs of one sweep: ``-m`` with ``hydra/launcher=slurm|local``.
 
     Raises
     ------
     LaunchError
-        If jobs on this machine failed; those of SLURM are asked for by ``python -m raptor.status``.
+        If jobs on this machine failed; ``python -m raptor.status`` lists those of SLURM.
     """
-    jobs = frozen(name, configs, options)
+    jobs = freeze(name, configs, options)
     stage = Stage(name, jobs)
     sort_all([stage])
     for job in stage.to_run:
@@ -149,8 +193,8 @@ def launch(name: str, configs: Sequence[DictConfig], options: Slurm | Local) -> 
         "%d jobs: %d finished, %d under way, %d to run",
         *map(len, (jobs, stage.finished, stage.under_way, stage.to_run)),
     )
-    study = work_folder(jobs[0]).parent / str(jobs[0].config["study"])
-    if isinstance(options, Slurm):
+    study = Path(jobs[0].config["paths"]["runs"]) / str(jobs[0].config["study"])
+    if isinstance(options, SlurmOptions):
         ids = submit([stage], options)[name]
         if ids:
             log.info("submitted %s; python -m raptor.status %s shows how they do", _span(ids), study)

@@ -8,9 +8,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from raptor.launching.job import FrozenJob
+from raptor.launching.job import JobSpec
 from raptor.launching.stage import Stage
+from raptor.utils.terminal import plain
 
 
 class Display:
@@ -27,11 +29,11 @@ class Display:
     def __init__(self, stages: Sequence[Stage], seconds: float = 1.0) -> None:
         self.console, self.seconds = Console(stderr=True), seconds
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
         )
         self._stages = [(stage, self._bar(stage)) for stage in stages if stage.jobs]
@@ -40,7 +42,8 @@ class Display:
         self._watch = threading.Thread(target=self._look, daemon=True)
 
     def _bar(self, stage: Stage) -> Any:
-        return self.progress.add_task(stage.name, total=len(stage.jobs), completed=len(stage.finished), note="")
+        name = plain(stage.name).plain
+        return self.progress.add_task(name, total=len(stage.jobs), completed=len(stage.finished), note="")
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -54,17 +57,29 @@ class Display:
             self._watch.join()
             self.progress.stop()
 
-    def ended(self, job: FrozenJob, code: int) -> None:
-        """Count a job that has ended, and say so if it failed."""
+    def end(self, job: JobSpec, code: int) -> None:
+        """Count a job that has ended, and print how, with the error of one that failed.
+
+        Parameters
+        ----------
+        job
+            The job.
+        code
+            Exit code of its process.
+        """
         folder = job.folder()
+        status = folder.status()
+        ending = "finished" if code == 0 else "interrupted" if status.get("state") == "interrupted" else "failed"
         for stage, bar in self._stages:
             if any(job is other for other in stage.to_run):
                 self.progress.advance(bar)
                 if not self.console.is_terminal:
-                    self.console.print(f"{stage.name}: {folder.path.name} {'finished' if code == 0 else 'FAILED'}")
-        if code != 0:
-            error = folder.status().get("error") or f"exit code {code}"
-            self.console.print(f"[red]failed[/red] {folder}: {error}", highlight=False)
+                    self._print(plain(f"{stage.name}: {folder.path.name} {ending}"))
+        if ending == "failed":
+            self._print(Text("failed ", "red").append(plain(f"{folder}: {status.get('error') or f'exit code {code}'}")))
+
+    def _print(self, text: Text) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def _look(self) -> None:
         while not self._end.wait(self.seconds):
@@ -72,7 +87,7 @@ class Display:
                 for job in stage.to_run:
                     self._show(job)
 
-    def _show(self, job: FrozenJob) -> None:
+    def _show(self, job: JobSpec) -> None:
         folder = job.folder()
         name, status = str(folder), folder.status()
         if status.get("state") != "running":
@@ -80,7 +95,7 @@ class Display:
                 self.progress.remove_task(self._jobs.pop(name))
             return
         if name not in self._jobs:
-            self._jobs[name] = self.progress.add_task(f"  {folder.path.name}", total=None, note="")
+            self._jobs[name] = self.progress.add_task(f"  {plain(folder.path.name)}", total=None, note="")
         speed = status.get("steps_per_second")
         note = f"{speed} steps/s" if speed else ""
         self.progress.update(self._jobs[name], completed=status.get("step") or 0, total=status.get("total"), note=note)

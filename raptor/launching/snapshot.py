@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
 import shutil
 from pathlib import Path
 
-from raptor.utils.files import CONFIGS, PACKAGE
+from raptor.utils.files import PACKAGE
+
+LEFT_OUT = ("__pycache__", "configs")  # jobs carry their configuration, so that a wheel's configs are not needed
 
 
-def package_copy(folder: Path) -> Path:
-    """Copy the package and its configs to a folder named after what is in them, unless it is there.
+def copy_package(folder: Path, scratch: Path) -> Path:
+    """Copy the package to a folder named after its content, unless it is there.
+
+    Parameters
+    ----------
+    folder
+        Where the copies of all calls stand.
+    scratch
+        Folder of this call, on the same file system.
 
     Returns
     -------
     Path
         What to put on ``PYTHONPATH``.
     """
-    parts = {"raptor": PACKAGE, "configs": CONFIGS} if CONFIGS.parent != PACKAGE else {"raptor": PACKAGE}
     digest = hashlib.sha256()
-    for name, source in parts.items():
-        for path in sorted(p for p in source.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
-            digest.update(f"{name}/{path.relative_to(source)}".encode() + path.read_bytes())
+    for path in sorted(path for path in PACKAGE.rglob("*") if path.is_file()):
+        relative = path.relative_to(PACKAGE)
+        if not set(LEFT_OUT) & set(relative.parts):
+            digest.update(f"{PACKAGE.name}/{relative}".encode() + path.read_bytes())
     copy = folder / digest.hexdigest()[:12]
     if not copy.is_dir():
-        part = folder / f".{copy.name}.{platform.node()}.{os.getpid()}"
-        for name, source in parts.items():
-            shutil.copytree(source, part / name, ignore=shutil.ignore_patterns("__pycache__", "local"))
+        part = scratch / copy.name
+        shutil.copytree(PACKAGE, part / PACKAGE.name, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             part.replace(copy)
         except OSError:  # another call was faster
             shutil.rmtree(part)
+            if not copy.is_dir():
+                raise
     return copy

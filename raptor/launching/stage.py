@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raptor.errors import ConfigError, RunFolderError
-from raptor.launching.job import FrozenJob
-from raptor.launching.local import here
+from raptor.launching.job import JobSpec
 from raptor.runs.folder import RunFolder
-from raptor.runs.status import ENDED, state_of
+from raptor.runs.status import ENDED, State, state_of
 
 
 @dataclass
@@ -20,46 +19,58 @@ class Stage:
     Parameters
     ----------
     name
-        What SLURM and the progress display call them.
+        Name in SLURM's queue and in the progress display.
     jobs
         All of them.
     """
 
     name: str
-    jobs: list[FrozenJob]
-    finished: list[FrozenJob] = field(default_factory=list)
-    under_way: dict[str, FrozenJob] = field(default_factory=dict)  # by SLURM's id
-    to_run: list[FrozenJob] = field(default_factory=list)
+    jobs: list[JobSpec]
+    finished: list[JobSpec] = field(default_factory=list)
+    under_way: dict[str, JobSpec] = field(default_factory=dict)  # by SLURM's id
+    to_run: list[JobSpec] = field(default_factory=list)
 
     def sort(self, queue: Mapping[str, str]) -> None:
-        """Find out what is done and what is under way, by the run folders and SLURM's queue.
+        """Sort jobs into finished, under way and to run, by the run folders and SLURM's queue.
 
         Raises
         ------
         RunFolderError
-            If a folder belongs to another configuration, or a process of this machine is at work in it.
+            If a folder belongs to another configuration, or another process is at work in it.
         """
         for job in self.jobs:
             folder = job.folder()
             status = folder.status()
-            state = state_of(status, queue)
+            state = state_of(folder.path, status, queue)
             ident = (status.get("slurm") or {}).get("job")
-            if state.name not in ENDED and ident and state.certain:
-                self.under_way[ident] = job
-            elif state.name not in ENDED and (status.get("host"), status.get("pid")) != tuple(here().values()):
-                raise RunFolderError(f"{folder} is in use by process {status.get('pid')} on {status.get('host')}")
-            elif is_finished(job, folder):
-                self.finished.append(job)
-            else:
-                self.to_run.append(job)
+            if state.name in ENDED:
+                (self.finished if is_finished(job, folder) else self.to_run).append(job)
+                continue
+            if not folder.is_recorded():
+                expected = f"a run of this configuration (one of another is {state.name} there)"
+                raise RunFolderError.of("folder", folder, expected, "choose another name=...")
+            if not (ident and state.certain):
+                raise _busy(folder, state)
+            self.under_way[ident] = job
         paths = [str(job.folder()) for job in self.to_run]
         if twice := {path for path in paths if paths.count(path) > 1}:
-            raise ConfigError(
-                f"several jobs of {self.name} have the run folder {min(twice)}: give them names of their own"
+            expected = f"a run folder of its own for each job of {self.name} (several have {min(twice)})"
+            raise ConfigError.of(
+                "name", self.jobs[0].config["name"], expected, "name them by what differs, or name=null"
             )
 
 
-def is_finished(job: FrozenJob, folder: RunFolder) -> bool:
+def _busy(folder: RunFolder, state: State) -> RunFolderError:
+    status = folder.status()
+    expected = (
+        f"a folder that nothing works in (process {status.get('pid')} on {status.get('host')} is {state.name}, by its "
+        f"status of {status.get('updated')})"
+    )
+    fix = f"wait for it or stop it; if it is gone, delete {folder.path / 'status.json'}"
+    return RunFolderError.of("folder", folder, expected, fix)
+
+
+def is_finished(job: JobSpec, folder: RunFolder) -> bool:
     """Whether there is nothing left to do for a job, by its folder."""
     if folder.has_result:
         return folder.result() is not None

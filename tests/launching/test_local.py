@@ -77,7 +77,7 @@ def test_a_stopped_sweep_takes_its_jobs_with_it_and_goes_on(tmp_path: Path, sign
     assert process.wait(timeout=60) != 0
     found, code = states(tmp_path)
     assert code == 1
-    assert {row["state"] for row in found.values()} == {"stale"}
+    assert {row["state"] for row in found.values()} == {"interrupted"}
     for job in ("s0", "s1"):
         assert found[job]["status"]["state"] == "interrupted"
     log = (study / "s0" / "log.txt").read_text()
@@ -86,11 +86,11 @@ def test_a_stopped_sweep_takes_its_jobs_with_it_and_goes_on(tmp_path: Path, sign
 
 def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:
     for wrong, message in {
-        "hydra.launcher.jobs=0": "hydra.launcher.jobs=0 must be a whole number above 0",
-        "+hydra.launcher.job=3": "unknown key 'hydra.launcher.job'",
-        "surrogate.kk=2": "unknown key 'surrogate.kk'",
-        "name=same": "several jobs of train have the run folder runs/study/same",
-        "task.blocks=runs/none": "this job builds on what is not finished: task.blocks=runs/none",
+        "hydra.launcher.jobs=0": "hydra.launcher.jobs=0: expected integer >= 1 or null. Fix: ",
+        "+hydra.launcher.job=3": "hydra.launcher.job=3: expected a key that exists. Fix: write hydra.launcher.jobs",
+        "surrogate.kk=2": "surrogate.kk=2: expected a key that exists. Fix: write surrogate.k",
+        "name=same": "name=same: expected a run folder of its own for each job of train (several have runs/study/same).",
+        "task.blocks=runs/none": "task.blocks=runs/none: expected a finished run (it is: does not exist). Fix: ",
     }.items():
         code, said = run("train", "-m", *SHORT, *LOCAL, "seed=0,1", wrong, cwd=tmp_path)
         assert code == 1
@@ -111,5 +111,5 @@ def test_without_slurm_its_launcher_says_so(tmp_path: Path) -> None:
         check=False,
     )
     assert found.returncode == 1
-    assert "no sbatch here" in found.stderr
+    assert "hydra/launcher=slurm: expected sbatch and srun on this machine. Fix: " in found.stderr
     assert (read_json(tmp_path / "runs/study/x/status.json") or {})["state"] == "failed"
