@@ -40,6 +40,11 @@ class TrainOptions(RunOptions):
     logger: dict[str, LoggerNode | None] = option("Loggers", default={}, identity=False)
     callbacks: dict[str, CallbackNode | None] = option("Lightning callbacks", default={})
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the table of :mod:`raptor.status` shows of the run."""
+        return self.task.about(self.surrogate)
+
 
 def folder(options: TrainOptions, config: DictConfig) -> RunFolder:
     """Make the run folder of a configuration."""
@@ -80,8 +85,8 @@ def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
 
     from raptor.models.io import state_fingerprint
     from raptor.runs.history import curves, read_metrics
-    from raptor.training.callbacks import CHECKPOINT
-    from raptor.training.loggers import finish
+    from raptor.training.checkpoints import CHECKPOINT
+    from raptor.training.curves import finish
     from raptor.training.trainer import build_trainer, check_processes
 
     begin = time.monotonic()

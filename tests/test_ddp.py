@@ -39,12 +39,11 @@ def test_two_processes_have_the_losses_of_one(call: Callable[..., None], tmp_pat
         else:
             assert start("train", *arguments, cwd=tmp_path).wait(timeout=300) == 0
         folder = runs / "default" / "run"
-        table = pd.read_csv(folder / "metrics" / "version_0" / "metrics.csv")
+        table = pd.read_csv(folder / "metrics" / "metrics.csv")
         columns = [name for name in table if name.startswith("train/")]
         losses.append(table[["step", *columns]].dropna().to_numpy())
         metrics.append((read_json(folder / "result.json") or {})["metrics"])
         assert (read_json(folder / "status.json") or {})["state"] == "finished"
-        assert not list((folder / "metrics").glob("version_1"))
     assert len(losses[0]) == 20
     assert losses[1] == pytest.approx(losses[0], rel=1e-5, abs=1e-7)
     assert metrics[1] == pytest.approx(metrics[0], rel=1e-4, abs=1e-4)

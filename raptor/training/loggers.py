@@ -1,124 +1,74 @@
-"""Loggers that follow a run folder over its attempts."""
+"""Options of the loggers: ``logger=csv|tensorboard|wandb``."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import sys
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
+from raptor.training.options import LoggerNode
+from raptor.utils.options import Invalid, option, options
 
-from raptor.utils.files import read_json, write_json, write_text
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
 
+    MakeLogger = Callable[..., Logger]
 
-class ResumableWandb(WandbLogger):
-    """Weights & Biases under an id that depends on the run folder alone, with each step of the training once.
-
-    wandb's own process keeps rows in memory for a while, and SLURM kills it together with the job. So rows go to a
-    journal in the run folder when the state of the training is saved, and from there to wandb: at once where it is
-    online, which then knows how far it got, and at the end of the attempt where it is offline. What a killed job did
-    not hand over, the next attempt does; what it did not save, the next attempt logs again, and only that counts.
-
-    Parameters
-    ----------
-    save_dir
-        Run folder.
-    **kwargs
-        Of Lightning's ``WandbLogger``.
-    """
-
-    def __init__(self, save_dir: str, **kwargs: Any) -> None:
-        path = Path(save_dir)
-        stable = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-        super().__init__(save_dir=save_dir, id=stable, name=path.name, resume="allow", **kwargs)
-        self._journal, self._mark = path / "wandb" / "journal.jsonl", path / "wandb" / "handed_over.json"
-        self._live = not kwargs.get("offline", False)
-        self._rows: list[dict[str, Any]] | None = None  # of the journal
-        self._held: list[dict[str, Any]] = []
-        self._handed = self._saved = 0
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Hold a row until :meth:`commit`; Lightning logs the last saved step only after it was saved."""
-        if self._rows is None:
-            self._open(step or 0)
-        self._held.append({**metrics, "trainer/global_step": step})
-        if step is not None and step < self._saved:
-            self._write_down()
-
-    def _open(self, step: int) -> None:
-        lines = self._journal.read_text().splitlines(keepends=True) if self._journal.is_file() else []
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]
-        self._rows = [row for row in rows if row["trainer/global_step"] < step]  # this attempt logs the others again
-        if len(self._rows) < len(lines):
-            write_text(self._journal, "".join(json.dumps(row) + "\n" for row in self._rows))
-        self._handed = (read_json(self._mark) or {}).get("rows", 0)
-        if self._live:  # a run that goes on knows its next step
-            next_step = self.experiment.step
-            self._handed = sum(row["trainer/global_step"] < next_step for row in self._rows)
-
-    @rank_zero_only
-    def commit(self, saved: int) -> None:
-        """Write down what is held; to be called just before the state after ``saved`` steps is saved."""
-        self._saved = saved
-        self._write_down()
-
-    def _write_down(self) -> None:
-        if not self._held:
-            return
-        assert self._rows is not None
-        self._journal.parent.mkdir(parents=True, exist_ok=True)
-        with self._journal.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in self._held)
-            file.flush()
-            os.fsync(file.fileno())
-        self._rows += self._held
-        self._held = []
-        if self._live:
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        assert self._rows is not None
-        for row in self._rows[self._handed :]:
-            self.experiment.log(row, step=row["trainer/global_step"])
-        self._handed = len(self._rows)
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Hand over what is written down, and end the run; what was held counts only if the training ended well."""
-        if status == "success":
-            self._write_down()
-        if self._rows is not None and self._handed < len(self._rows):
-            self._hand_over()
-        super().finalize(status)
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=0 if status == "success" else 1)
-            write_json(self._mark, {"rows": self._handed})
+FORBIDDEN = set("/\\#?%:")  # in the name of a project on a server of Weights & Biases
 
 
-def commit(loggers: Iterable[Any], saved: int) -> None:
-    """Tell loggers that the state of the training after ``saved`` steps is about to be saved."""
-    for logger in loggers:
-        if isinstance(logger, ResumableWandb):
-            logger.commit(saved)
+@options
+class CurvesOptions(LoggerNode):
+    """Metrics by step in ``metrics/metrics.jsonl``, and ``metrics.csv`` when an attempt ends."""
+
+    def build(self) -> MakeLogger:
+        """Return :class:`raptor.training.curves.Curves`, to be called with ``save_dir``."""
+        from raptor.training.curves import Curves
+
+        return Curves
 
 
-def finish(loggers: Iterable[Any], status: str) -> None:
-    """Close all loggers in any outcome; without it the next job of a sweep would write into the same wandb run.
+@options
+class TensorBoardOptions(LoggerNode):
+    """TensorBoard's event files in ``tensorboard/``."""
 
-    Parameters
-    ----------
-    loggers
-        Lightning loggers.
-    status
-        ``"success"`` or ``"failed"``.
-    """
-    for logger in loggers:
-        logger.finalize(status)
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].finish(exit_code=0 if status == "success" else 1)
+    def build(self) -> MakeLogger:
+        """Return Lightning's logger, to be called with ``save_dir``."""
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        return partial(TensorBoardLogger, name="tensorboard", version="")
+
+
+@options
+class WandbOptions(LoggerNode):
+    """Weights & Biases, one run for each run folder."""
+
+    project: str = option("Project", default="raptor")
+    entity: str | None = option("User or team; null is the default of the key", default=None)
+    offline: bool = option("Write runs to wandb/ in the run folder, for wandb sync", default=True)
+    group: str | int | float | None = option("Group of runs", default=None)
+    job_type: str | None = option("Type of the run within its group", default=None)
+    tags: list[str] = option("Tags", default=[])
+    settings: dict[str, Any] = option("Further arguments of wandb.init", default={}, open=True)
+
+    def __post_init__(self) -> None:
+        if not self.project or FORBIDDEN & set(self.project) or len(self.project) > 128:
+            name = self.project.rpartition("/")[2] or "raptor"
+            expected = "a name of at most 128 characters without any of " + " ".join(sorted(FORBIDDEN))
+            fix = f"write logger.wandb.project={name}, and a team as logger.wandb.entity"
+            raise Invalid("project", self.project, expected, fix)
+
+    def build(self) -> MakeLogger:
+        """Return :class:`raptor.training.weights_and_biases.ResumableWandb`, to be called with ``save_dir``."""
+        from raptor.training.weights_and_biases import ResumableWandb
+
+        given: dict[str, Any] = {
+            "project": self.project,
+            "offline": self.offline,
+            "job_type": self.job_type,
+            **self.settings,
+        }
+        given |= {"entity": self.entity} if self.entity else {}
+        given |= {"group": str(self.group)} if self.group is not None else {}
+        given |= {"tags": self.tags} if self.tags else {}
+        return partial(ResumableWandb, **given)

@@ -127,8 +127,8 @@ class CheckpointOptions(CallbackNode):
     every_n_steps: int = option("Optimiser steps between two checkpoints", default=100, unit="steps", ge=1)
 
     def build(self) -> Callback:
-        """Return :class:`raptor.training.callbacks.LastCheckpoint`."""
-        from raptor.training.callbacks import LastCheckpoint
+        """Return :class:`raptor.training.checkpoints.LastCheckpoint`."""
+        from raptor.training.checkpoints import LastCheckpoint
 
         return LastCheckpoint(self.every_n_steps)
 

@@ -14,7 +14,8 @@ from raptor.data.module import ImageData
 from raptor.data.sampling import check_shares
 from raptor.errors import ConfigError
 from raptor.runs.folder import RunFolder
-from raptor.training.callbacks import AtomicCheckpointIO, RunStatus
+from raptor.training.callbacks import RunStatus
+from raptor.training.checkpoints import RunCheckpointIO
 from raptor.training.execution import Execution
 from raptor.training.finite import FiniteNumbers
 from raptor.training.interface import Trainable
@@ -75,7 +76,7 @@ def build_trainer(
             default_root_dir=str(run.path),
             logger=[node.build()(save_dir=str(run.path)) for node in loggers.values() if node is not None],
             callbacks=watching,
-            plugins=[AtomicCheckpointIO(), *_slurm()],
+            plugins=[RunCheckpointIO(run), *_slurm()],
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:

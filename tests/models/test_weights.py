@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from raptor.models.official import read_official
 from raptor.models.pretrained import build_teacher
 from raptor.models.teacher import Teacher
 from raptor.models.weights import resize_position_meta
-from raptor.training.callbacks import AtomicCheckpointIO
+from raptor.training.checkpoints import RunCheckpointIO
 
 OPTIONS = {"img_size": 28, "depth": 2, "embed_dim": 24, "num_heads": 2}
 
@@ -173,7 +173,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "teacher.head": lambda path: build_teacher("vit_tiny_patch16_224", OPTIONS, head=path),
     "tensors": read_tensors,
     "official": read_official,
-    "checkpoint": lambda path: AtomicCheckpointIO().load_checkpoint(path, weights_only=True),
+    "checkpoint": lambda path: RunCheckpointIO(cast(Any, None)).load_checkpoint(path, weights_only=True),
     "raptor.load": lambda path: raptor.load(path.parent / "folder"),
     "from_pretrained": lambda path: Teacher.from_pretrained(path.parent / "folder"),
 }
