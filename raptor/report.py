@@ -37,7 +37,7 @@ def main(options: ReportOptions, run: RunFolder) -> None:
 def write(options: ReportOptions) -> None:
     """Gather the results of a study into tables, figures and a page."""
     from raptor.reporting.crosstable import CrossTable
-    from raptor.reporting.page import write_report
+    from raptor.reporting.study import write_report
     from raptor.runs.study import Study
 
     study = Study(Path(options.paths.runs) / str(options.study))

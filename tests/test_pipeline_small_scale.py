@@ -13,7 +13,7 @@ import pytest
 
 import raptor
 from raptor.cli import sweeps
-from raptor.models.tied import TiedSet
+from raptor.models.tied import PartitionEnsemble
 from raptor.utils.files import CONFIGS
 
 QUIET = ["trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1", "data.eval_batch_size=60"]
@@ -63,7 +63,7 @@ def test_the_study_from_teachers_to_report(call: Callable[..., None], tmp_path: 
     assert (fit["model"]["trained"], results["untrained-s0"]["model"]["trained"]) == (True, False)
     assert list(results["checkpoint-p0.3-step2-s0"]["partitions"]) == ["k2-maxcut", "k3-maxcut"]
     tied = raptor.load(runs / "fit-p0.3-s0")
-    assert isinstance(tied, TiedSet)
+    assert isinstance(tied, PartitionEnsemble)
     assert tied.labels == {name: piece["labels"] for name, piece in fit["partitions"].items()}
 
     report = runs / "report"

@@ -1,4 +1,4 @@
-"""What sets of small images share: all of them in memory, resized as they are taken, fetched from a publisher."""
+"""Keep small images in memory, resize them as they are taken, fetch them from a publisher."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class SmallImages(ImageData):
     """Images of one size that fit in memory, in datasets of :class:`Resized`."""
 
     def digest(self, images: Any) -> str:
-        """Over all bytes."""
+        """Return a digest of all bytes."""
         return tensors_fingerprint({"images": images.images, "labels": images.labels})
 
 
-def fetched(what: str, remedy: str, download: Callable[[], T]) -> T:
-    """What ``download`` returns.
+def fetched(what: str, fix: str, download: Callable[[], T]) -> T:
+    """Return what ``download`` returns, or raise an error that names another way to get it.
 
     Parameters
     ----------
     what
-        Is downloaded, for the log and the error.
-    remedy
+        What is downloaded, for the log and the error.
+    fix
         What to do without a network.
     download
         Fetches it.
@@ -40,13 +40,13 @@ def fetched(what: str, remedy: str, download: Callable[[], T]) -> T:
     Raises
     ------
     ConfigError
-        With the remedy, if it fails.
+        If the download fails.
     """
-    log.info("downloading %s", what)
+    log.info("reading %s, downloaded where it is missing", what)
     try:
         return download()
     except (RuntimeError, OSError) as error:
-        raise ConfigError(f"{what} cannot be downloaded ({error}): {remedy}") from error
+        raise ConfigError.of("data.root", None, f"a download of {what} ({error})", fix) from error
 
 
 class Resized:

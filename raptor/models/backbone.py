@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from raptor.errors import ConfigError
 from raptor.models.hub import HubModel
 from raptor.models.tokens import TokenLayout
-from raptor.models.vit import Shell, ViTSpec
+from raptor.models.vit import ViTSpec, ViTStem
 
 
 class Backbone(nn.Module, HubModel, ABC):
@@ -26,7 +26,7 @@ class Backbone(nn.Module, HubModel, ABC):
         Number of layers L.
     """
 
-    def __init__(self, shell: Shell, num_layers: int) -> None:
+    def __init__(self, shell: ViTStem, num_layers: int) -> None:
         super().__init__()
         self.shell = shell
         self.num_layers = num_layers
@@ -100,7 +100,7 @@ class Backbone(nn.Module, HubModel, ABC):
         """Logits from the tokens of layer L, before the final norm."""
         return self.shell.head(x_BND)
 
-    def last(self, x_BND: Tensor, start: int = 0, end: int | None = None) -> Tensor:
+    def run_to(self, x_BND: Tensor, start: int = 0, end: int | None = None) -> Tensor:
         """Tokens of layer ``end`` (None: L) from those of layer ``start``, before the final norm."""
         last = x_BND
         for last in self.steps(x_BND, start, end):  # noqa: B007 (only the last one counts)
@@ -179,11 +179,11 @@ class Backbone(nn.Module, HubModel, ABC):
 
     def forward(self, images_BCHW: Tensor, layer: int | None = None) -> Tensor:
         """Tokens ``(B, N, D)`` of normalised images after the final norm: of the last layer, or of any other."""
-        return self.norm(self.last(self.embed(images_BCHW), end=layer))
+        return self.norm(self.run_to(self.embed(images_BCHW), end=layer))
 
     def classify(self, images_BCHW: Tensor, layer: int | None = None) -> Tensor:
         """Logits ``(B, classes)`` of normalised images: of the last layer, or of any other; no deeper one is run."""
-        return self.head(self.last(self.embed(images_BCHW), end=layer))
+        return self.head(self.run_to(self.embed(images_BCHW), end=layer))
 
     def check_range(self, start: int, end: int | None) -> int:
         """The last layer asked for, once the range is known to fit.

@@ -244,7 +244,7 @@ class RecurrentBlock(nn.Module):
             return checkpoint(inside, self, x_BND, factors, use_reentrant=False, preserve_rng_state=False)
         return inside(self, x_BND, factors)
 
-    def forced(self, inputs: Sequence[Tensor], layers: Sequence[int]) -> tuple[Tensor, ...]:
+    def teacher_forced(self, inputs: Sequence[Tensor], layers: Sequence[int]) -> tuple[Tensor, ...]:
         """Produce several layers, each from the teacher's layer before it, in one batched call.
 
         Parameters

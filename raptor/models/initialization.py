@@ -10,11 +10,11 @@ from raptor.models.block import RecurrentBlock
 from raptor.models.surrogate import PhaseBlocks
 from raptor.models.teacher import Teacher
 
-STARTS = ("random", "middle", "mean")
+INITS = ("random", "middle", "mean")
 SAME = ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")  # modules of the same name and shape
 
 
-def inherit(blocks: PhaseBlocks, teacher: Teacher, start: str) -> None:
+def init_from_teacher(blocks: PhaseBlocks, teacher: Teacher, start: str) -> None:
     """Give each tied block the weights of the teacher's blocks of its phase; depth scaling stays near one.
 
     Parameters
@@ -32,8 +32,8 @@ def inherit(blocks: PhaseBlocks, teacher: Teacher, start: str) -> None:
     ConfigError
         If the start is unknown, or the teacher's blocks are built otherwise than the tied ones.
     """
-    if start not in STARTS:
-        raise ConfigError(f"surrogate.start={start!r} is unknown; choose {', '.join(STARTS)}")
+    if start not in INITS:
+        raise ConfigError(f"surrogate.init={start!r} is unknown; choose {', '.join(INITS)}")
     if start == "random":
         return
     for phase in blocks.phases:
@@ -52,22 +52,22 @@ def _weights(layer: nn.Module, own: RecurrentBlock) -> dict[str, Tensor]:
         try:
             theirs = layer.get_submodule(name).state_dict()
         except AttributeError as error:
-            raise ConfigError(f"surrogate.start: the teacher's blocks have no {name}; set it to random") from error
+            raise ConfigError(f"surrogate.init: the teacher's blocks have no {name}; set it to random") from error
         ours = own.get_submodule(name).state_dict()
         shapes = [{key: tuple(tensor.shape) for key, tensor in state.items()} for state in (theirs, ours)]
         if shapes[0] != shapes[1]:
             raise ConfigError(
-                f"surrogate.start: {name} has {shapes[0]} in the teacher and {shapes[1]} in surrogate.block: set its "
-                "mlp=gelu and the teacher's mlp_ratio, or surrogate.start=random"
+                f"surrogate.init: {name} has {shapes[0]} in the teacher and {shapes[1]} in surrogate.block: set its "
+                "mlp=gelu and the teacher's mlp_ratio, or surrogate.init=random"
             )
         found |= {f"{name}.{key}": value.detach().clone() for key, value in theirs.items()}
     attention = layer.get_submodule("attn")
     if any(not isinstance(getattr(attention, n, nn.Identity()), nn.Identity) for n in ("q_norm", "k_norm", "norm")):
-        raise ConfigError("surrogate.start: the teacher normalises queries and keys; set it to random")
+        raise ConfigError("surrogate.init: the teacher normalises queries and keys; set it to random")
     for ours_, theirs_ in (("gamma1", "ls1"), ("gamma2", "ls2")):
         gamma = getattr(getattr(layer, theirs_, None), "gamma", None)
         if getattr(own, ours_) is not None:
             found[ours_] = torch.ones(own.config.width) if gamma is None else gamma.detach().clone()
         elif gamma is not None:
-            raise ConfigError("surrogate.start: the teacher has LayerScale; set block.layer_scale, or random")
+            raise ConfigError("surrogate.init: the teacher has LayerScale; set block.layer_scale, or random")
     return found

@@ -10,12 +10,12 @@ from raptor.models.heads import DepthProbe, LinearProbe
 from raptor.models.io import DESCRIPTION, describe, read, unreadable
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
-from raptor.models.tied import TiedSet
+from raptor.models.tied import PartitionEnsemble
 from raptor.utils.files import resolve
 
 Kind = TypeVar("Kind")
 KINDS: dict[str, type[Any]] = {
-    cls.kind: cls for cls in (Teacher, PhaseBlocks, Surrogate, TiedSet, LinearProbe, DepthProbe)
+    cls.kind: cls for cls in (Teacher, PhaseBlocks, Surrogate, PartitionEnsemble, LinearProbe, DepthProbe)
 }
 
 
@@ -32,7 +32,7 @@ def load(folder: str | Path) -> Any:
     -------
     nn.Module
         What was saved: a :class:`~raptor.models.surrogate.Surrogate` (stage 2), a
-        :class:`~raptor.models.surrogate.PhaseBlocks` (stage 1), a :class:`~raptor.models.tied.TiedSet` (the
+        :class:`~raptor.models.surrogate.PhaseBlocks` (stage 1), a :class:`~raptor.models.tied.PartitionEnsemble` (the
         small-scale study), a :class:`~raptor.models.teacher.Teacher` or a
         :class:`~raptor.models.heads.LinearProbe` (of images or patches) or
         :class:`~raptor.models.heads.DepthProbe`.

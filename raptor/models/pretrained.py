@@ -17,7 +17,7 @@ from raptor.models.io import describe, read, read_checked
 from raptor.models.layouts import StoredViT, convert, find_vit
 from raptor.models.published import is_published, open_published
 from raptor.models.teacher import Teacher
-from raptor.models.vit import Shell, ViTSpec
+from raptor.models.vit import ViTSpec, ViTStem
 from raptor.models.weights import fill, fit_positions, follows_meta
 from raptor.utils.files import resolve
 
@@ -143,7 +143,7 @@ def _read_head(source: str | Path) -> LinearProbe:
     return read_linear(resolve(source), where)
 
 
-def _put_head(shell: Shell, probe: LinearProbe, where: str) -> None:
+def _put_head(shell: ViTStem, probe: LinearProbe, where: str) -> None:
     assert shell.linear_head is not None
     if (ours := shell.linear_head.linear.in_features) != (theirs := probe.linear.in_features):
         raise ModelFileError(

@@ -13,7 +13,7 @@ from raptor.models.backbone import Backbone
 from raptor.models.block import BlockConfig, RecurrentBlock
 from raptor.models.hub import HubModel
 from raptor.models.teacher import Teacher, freeze
-from raptor.models.vit import Shell, spec_from_dict, spec_to_dict
+from raptor.models.vit import ViTStem, spec_from_dict, spec_to_dict
 from raptor.partition.phases import Phase, boundaries_of, phases_of
 from raptor.utils.seeding import derive_seed
 
@@ -77,7 +77,7 @@ class PhaseBlock(nn.Module):
         tuple of Tensor
             Predictions of the layers start+1..end, each ``(B, N, D)``.
         """
-        return self.block.forced(inputs, range(self.phase.start + 1, self.phase.end + 1))
+        return self.block.teacher_forced(inputs, range(self.phase.start + 1, self.phase.end + 1))
 
 
 class PhaseBlocks(nn.ModuleList, HubModel):
@@ -123,7 +123,7 @@ class PhaseBlocks(nn.ModuleList, HubModel):
             raise ConfigError(f"no block for phase {phase} here, only for {', '.join(map(str, self.phases))}")
         return next(block for block in self if block.phase == phase)
 
-    def pieces(self) -> list[PhaseBlock]:
+    def students(self) -> list[PhaseBlock]:
         """What rolls out by itself: every block."""
         return list(self)
 
@@ -150,7 +150,7 @@ class Surrogate(Backbone):
 
     kind: ClassVar[str] = "surrogate"
 
-    def __init__(self, shell: Shell, blocks: PhaseBlocks) -> None:
+    def __init__(self, shell: ViTStem, blocks: PhaseBlocks) -> None:
         self.boundaries = boundaries_of(blocks.phases)
         super().__init__(shell, blocks.phases[-1].end)
         freeze(self.shell)
@@ -172,7 +172,7 @@ class Surrogate(Backbone):
             )
         return cls(teacher.shell, blocks)
 
-    def opened_as(self, teacher: Teacher) -> Surrogate:
+    def at_resolution_of(self, teacher: Teacher) -> Surrogate:
         """These blocks in the shell of their teacher as it was opened for images of another size.
 
         Raises
@@ -213,7 +213,7 @@ class Surrogate(Backbone):
         """All of depth, such as ``0-12``."""
         return str(self.phase)
 
-    def pieces(self) -> list[Surrogate]:
+    def students(self) -> list[Surrogate]:
         """What rolls out by itself: the whole."""
         return [self]
 
@@ -247,4 +247,4 @@ class Surrogate(Backbone):
     def from_config(cls, config: Mapping[str, Any]) -> Surrogate:
         """Surrogate with random weights from :meth:`to_config`'s dictionary."""
         blocks = PhaseBlocks(BlockConfig(**config["block"]), phases_of(config["boundaries"], config["num_layers"]))
-        return cls(Shell(spec_from_dict(config["vit"])), blocks)
+        return cls(ViTStem(spec_from_dict(config["vit"])), blocks)

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from raptor.models.backbone import Backbone
-from raptor.models.vit import Shell, ViTSpec, spec_from_dict, spec_to_dict
+from raptor.models.vit import ViTSpec, ViTStem, spec_from_dict, spec_to_dict
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -32,7 +32,7 @@ class Teacher(Backbone):
     def __init__(self, spec: ViTSpec, vit: VisionTransformer | None = None) -> None:
         vit = spec.build() if vit is None else vit
         blocks = nn.ModuleList(vit.blocks)
-        super().__init__(Shell(spec, vit), len(blocks))
+        super().__init__(ViTStem(spec, vit), len(blocks))
         self.blocks = blocks
         self.trained = False  # whether the weights come from anywhere but a random generator
 

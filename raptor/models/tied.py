@@ -103,12 +103,12 @@ class TiedDepth(nn.Module):
         """
         found: dict[int, Tensor] = {}
         for block, layers in self._layers(*self.phase):
-            preds = block.forced([inputs[layer - 1] for layer in layers], layers)
+            preds = block.teacher_forced([inputs[layer - 1] for layer in layers], layers)
             found |= dict(zip(layers, preds, strict=True))
         return tuple(found[layer] for layer in range(1, len(self.labels) + 1))
 
 
-class TiedSet(nn.ModuleList, HubModel):
+class PartitionEnsemble(nn.ModuleList, HubModel):
     """Several ways to tie the depth of one teacher: what the small-scale study trains side by side.
 
     Parameters
@@ -139,7 +139,7 @@ class TiedSet(nn.ModuleList, HubModel):
     def __iter__(self) -> Iterator[TiedDepth]:
         return cast(Iterator[TiedDepth], super().__iter__())
 
-    def pieces(self) -> list[TiedDepth]:
+    def students(self) -> list[TiedDepth]:
         """What rolls out by itself: every way."""
         return list(self)
 
@@ -153,6 +153,6 @@ class TiedSet(nn.ModuleList, HubModel):
         return {"block": self.config.to_dict(), "labels": [[name, of] for name, of in self.labels.items()]}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> TiedSet:
+    def from_config(cls, config: Mapping[str, Any]) -> PartitionEnsemble:
         """Blocks with random weights from :meth:`to_config`'s dictionary."""
         return cls(BlockConfig(**config["block"]), dict(config["labels"]))

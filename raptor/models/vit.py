@@ -112,7 +112,7 @@ def _nearest_size(size: Sequence[int], patch: Sequence[int]) -> list[int] | None
     return None if nearest == list(size) else nearest
 
 
-class Shell(nn.Module):
+class ViTStem(nn.Module):
     """A ViT without its blocks: embedding, final norm and head, frozen.
 
     Parameters

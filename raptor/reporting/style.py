@@ -19,7 +19,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from raptor.utils.files import write_aside
 
-TYPE_COLOURS = {"cls": "#b5442e", "registers": "#8a6bb1", "patches": "#2b6ca3"}
+# told apart without colour, too, by line, marker and hatching; colours of Okabe and Ito
+TYPE_STYLES: dict[str, dict[str, Any]] = {
+    "cls": {"color": "#d55e00", "ls": "-", "marker": "o", "hatch": ""},
+    "registers": {"color": "#cc79a7", "ls": "--", "marker": "s", "hatch": "////"},
+    "patches": {"color": "#0072b2", "ls": "-.", "marker": "^", "hatch": "...."},
+}
+TYPE_COLOURS = {kind: style["color"] for kind, style in TYPE_STYLES.items()}
+LINES = ("-", "--", "-.", ":")
 NEUTRAL = "#8c8c8c"
 CAPTION_CHARACTERS = 20  # in an inch
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}  # nothing that depends on when or where
@@ -38,11 +45,28 @@ STYLE = {
 matplotlib.rcParams.update(STYLE)
 
 
-def new_figure(width: float, height: float, columns: int = 1, top: float = 1.0) -> tuple[Figure, list[Axes]]:
-    """Figure in the house style, sized in inches, with its axes side by side below ``top`` (a share of its height)."""
+def new_figure(
+    width: float, height: float, columns: int = 1, top: float = 1.0, rows: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure in the house style, with its axes row by row.
+
+    Parameters
+    ----------
+    width, height
+        Size in inches.
+    columns, rows
+        Grid of axes.
+    top
+        Share of the height that the axes take.
+    """
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, top)))
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    return figure, list(axes)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
+
+
+def fold(label: str, width: int = 24, lines: int = 3) -> str:
+    """Return a label in lines of at most ``width`` characters; what is longer ends in dots."""
+    found = wrap(label, width)
+    return "\n".join([*found[: lines - 1], found[lines - 1][: width - 3] + "..."] if len(found) > lines else found)
 
 
 def legend_beside(ax: Axes, styles: Mapping[str, Mapping[str, Any]] | None = None, **options: Any) -> None:

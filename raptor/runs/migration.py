@@ -7,10 +7,13 @@ Since version 2 it stands in ``identity.json``. A change of meaning or of a defa
 
 from __future__ import annotations
 
+import importlib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from raptor.errors import ConfigError, RunFolderError
@@ -19,9 +22,11 @@ from raptor.runs.options import PathsOptions, RunOptions
 from raptor.utils.files import read_json
 from raptor.utils.options import TARGET, keys, parse
 
+log = logging.getLogger(__name__)
 CONFIG, IDENTITY = "config.yaml", "identity.json"
 VERSION = 2
 STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # from the version of the key to the next one
+TOLD_BY = {"train": "task", "dynamics": "surrogates", "phases": "solver"}  # command: a key that it alone has
 WITHOUT_EFFECT = ("logger", "hydra")  # nodes of old configurations that no identity needs
 
 # what configurations named before, and what they name today; ``_partial_`` goes with the old target
@@ -33,6 +38,7 @@ TARGETS = {
     "raptor.tasks.build.segmentation_probe": "raptor.tasks.probes.options.SegmentationProbeOptions",
     "raptor.tasks.build.depth_probe": "raptor.tasks.probes.options.DepthProbeOptions",
     "raptor.tasks.build.partitions": "raptor.studies.small_scale.options.PartitionsOptions",
+    "raptor.data.cifar100.CIFAR100": "raptor.data.cifar.CIFAR100",
     "raptor.models.teacher.build_teacher": "raptor.models.pretrained.build_teacher",
     "raptor.tasks.losses.TokenMSE": "raptor.tasks.distillation.options.TokenMSEOptions",
     "raptor.tasks.losses.WeightedTokenMSE": "raptor.tasks.distillation.options.WeightedTokenMSEOptions",
@@ -98,10 +104,36 @@ def values_of(record: Mapping[str, Any], root: type[RunOptions], folder: Path) -
     if record["command"] != root.command:
         expected = f"a run of raptor.{root.command}, it holds one of raptor.{record['command']}"
         raise RunFolderError.of("folder", folder, expected, "choose another name=...")
+    return _up_to_date(record)
+
+
+def _up_to_date(record: Mapping[str, Any]) -> dict[str, Any]:
     values = dict(record["values"])
-    for step in range(version, VERSION):
+    for step in range(record["version"], VERSION):
         values = STEPS[step](values)
     return values
+
+
+def read_options(folder: Path) -> dict[str, Any] | None:
+    """Read what a run of any command computes, whichever release wrote it.
+
+    Returns
+    -------
+    dict or None
+        Values as of :func:`recorded`; None where they cannot be read.
+    """
+    try:
+        record = read_json(folder / IDENTITY)
+        if record is not None:
+            return _up_to_date(record) if record["version"] <= VERSION else None
+        plain = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        command = next(name for name, key in TOLD_BY.items() if key in plain)
+        root = importlib.import_module(f"raptor.{command}").main.options
+        options = parse(root, upgrade(plain))
+    except (ConfigError, KeyError, TypeError, ValueError, OSError, StopIteration, yaml.YAMLError) as error:
+        log.debug("%s: %s", folder, error)
+        return None
+    return identity(options, roots(options))
 
 
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:

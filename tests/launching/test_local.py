@@ -89,7 +89,7 @@ def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:
         "hydra.launcher.jobs=0": "hydra.launcher.jobs=0: expected integer >= 1 or null. Fix: ",
         "+hydra.launcher.job=3": "hydra.launcher.job=3: expected a key that exists. Fix: write hydra.launcher.jobs",
         "surrogate.kk=2": "surrogate.kk=2: expected a key that exists. Fix: write surrogate.k",
-        "name=same": "name=same: expected a run folder of its own for each job of train (several have runs/study/same).",
+        "name=same": "name=same: expected a run folder of its own for each job of train (several have runs",
         "task.blocks=runs/none": "task.blocks=runs/none: expected a finished run (it is: does not exist). Fix: ",
     }.items():
         code, said = run("train", "-m", *SHORT, *LOCAL, "seed=0,1", wrong, cwd=tmp_path)

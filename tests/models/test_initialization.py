@@ -9,7 +9,7 @@ import torch
 
 from raptor.errors import ConfigError
 from raptor.models.block import BlockConfig
-from raptor.models.initialization import inherit
+from raptor.models.initialization import init_from_teacher
 from raptor.models.surrogate import PhaseBlocks
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase
@@ -21,7 +21,7 @@ CONFIG = BlockConfig(width=16, num_heads=2, mlp="gelu", layer_scale=0.3, depth_s
 def test_blocks_of_one_layer_are_the_teachers(teacher: Teacher, layer_scale: float | None) -> None:
     x = torch.randn(2, 7, 16)
     blocks = PhaseBlocks(replace(CONFIG, layer_scale=layer_scale), [Phase(i, i + 1) for i in range(4)], seed=0)
-    inherit(blocks, teacher, "middle")
+    init_from_teacher(blocks, teacher, "middle")
     for own, theirs in zip(blocks, teacher.blocks, strict=True):
         torch.testing.assert_close(own.block(x, torch.tensor(1)), theirs(x))
 
@@ -29,11 +29,11 @@ def test_blocks_of_one_layer_are_the_teachers(teacher: Teacher, layer_scale: flo
 def test_middle_and_mean(teacher: Teacher) -> None:
     blocks = PhaseBlocks(CONFIG, [Phase(1, 4)], seed=0)
     before = blocks[0].block.mlp.fc1.weight.clone()
-    inherit(blocks, teacher, "random")
+    init_from_teacher(blocks, teacher, "random")
     assert torch.equal(blocks[0].block.mlp.fc1.weight, before)
-    inherit(blocks, teacher, "middle")
+    init_from_teacher(blocks, teacher, "middle")
     assert torch.equal(blocks[0].block.mlp.fc1.weight, teacher.blocks[2].mlp.fc1.weight)
-    inherit(blocks, teacher, "mean")
+    init_from_teacher(blocks, teacher, "mean")
     mean = sum(teacher.blocks[i].mlp.fc1.weight for i in (1, 2, 3)) / 3
     torch.testing.assert_close(blocks[0].block.mlp.fc1.weight, mean)
     assert bool((blocks[0].block.gamma1 == 1).all())  # a teacher without LayerScale
@@ -43,6 +43,6 @@ def test_middle_and_mean(teacher: Teacher) -> None:
 
 def test_other_architectures_are_refused(teacher: Teacher) -> None:
     with pytest.raises(ConfigError, match=r"set its mlp=gelu and the teacher's mlp_ratio"):
-        inherit(PhaseBlocks(replace(CONFIG, mlp="swiglu"), [Phase(0, 2)]), teacher, "mean")
-    with pytest.raises(ConfigError, match=r"surrogate.start='first' is unknown; choose random, middle, mean"):
-        inherit(PhaseBlocks(CONFIG, [Phase(0, 2)]), teacher, "first")
+        init_from_teacher(PhaseBlocks(replace(CONFIG, mlp="swiglu"), [Phase(0, 2)]), teacher, "mean")
+    with pytest.raises(ConfigError, match=r"surrogate.init='first' is unknown; choose random, middle, mean"):
+        init_from_teacher(PhaseBlocks(CONFIG, [Phase(0, 2)]), teacher, "first")

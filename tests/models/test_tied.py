@@ -9,7 +9,7 @@ from raptor.models.block import BlockConfig
 from raptor.models.io import save
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
-from raptor.models.tied import TiedDepth, TiedSet
+from raptor.models.tied import PartitionEnsemble, TiedDepth
 from raptor.partition.phases import Phase, label_layers, phases_of
 
 
@@ -55,9 +55,9 @@ def test_labels_say_which_block_produces_which_layer(block_config: BlockConfig) 
 
 def test_blocks_begin_alike_under_all_labels_of_one_k(block_config: BlockConfig) -> None:
     ways = {"a": [0, 0, 1, 1], "b": [1, 0, 1, 0], "c": [0, 1, 2, 2]}
-    a, b, c = TiedSet(block_config, ways, seed=5)
-    (alone,) = TiedSet(block_config, {"b": ways["b"]}, seed=5)
-    (other,) = TiedSet(block_config, {"b": ways["b"]}, seed=6)
+    a, b, c = PartitionEnsemble(block_config, ways, seed=5)
+    (alone,) = PartitionEnsemble(block_config, {"b": ways["b"]}, seed=5)
+    (other,) = PartitionEnsemble(block_config, {"b": ways["b"]}, seed=6)
     state = {key: tensor.clone() for key, tensor in a.state_dict().items()}
     for same in (b, alone):
         assert all(torch.equal(tensor, state[key]) for key, tensor in same.state_dict().items())
@@ -68,13 +68,13 @@ def test_blocks_begin_alike_under_all_labels_of_one_k(block_config: BlockConfig)
 
 def test_a_set_survives_the_disk(block_config: BlockConfig, tmp_path: Path) -> None:
     ways = {"k2-shuffled0": [1, 0, 1, 0], "k2-maxcut": [0, 0, 1, 1], "k1": [0, 0, 0, 0]}
-    tied = TiedSet(block_config, ways, seed=1)
+    tied = PartitionEnsemble(block_config, ways, seed=1)
     again = raptor.load(save(tied, tmp_path))
-    assert isinstance(again, TiedSet)
+    assert isinstance(again, PartitionEnsemble)
     assert again.labels == ways
     assert list(again.labels) == list(ways)
     x = torch.randn(2, 5, 16)
-    for ours, theirs in zip(tied.pieces(), again.pieces(), strict=True):
+    for ours, theirs in zip(tied.students(), again.students(), strict=True):
         assert torch.equal(list(ours.steps(x))[-1], list(theirs.steps(x))[-1])
 
 
@@ -86,4 +86,4 @@ def test_labels_that_leave_a_number_out(block_config: BlockConfig, labels: list[
 
 def test_labels_of_several_depths(block_config: BlockConfig) -> None:
     with pytest.raises(ConfigError, match="all for the same number of layers"):
-        TiedSet(block_config, {"a": [0, 1], "b": [0, 1, 1]})
+        PartitionEnsemble(block_config, {"a": [0, 1], "b": [0, 1, 1]})

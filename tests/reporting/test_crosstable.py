@@ -14,9 +14,9 @@ import pytest
 
 from raptor.errors import ConfigError
 from raptor.reporting.crosstable import CrossTable
-from raptor.reporting.page import write_report
+from raptor.reporting.study import write_report
 from raptor.runs.study import Study
-from tests.reporting.test_report import put
+from tests.reporting.runs import put
 
 NODE: dict[str, Any] = {
     "title": "T",
@@ -34,7 +34,7 @@ NODE: dict[str, Any] = {
 }
 
 
-def probe(root: Path, name: str, metric: str, official: float, held_out: float) -> None:
+def probe(root: Path, name: str, metric: str, official: float, held_out: float, **options: object) -> None:
     selection = {
         rule: [{"seed": 0, "metrics": {metric: value}}]
         for rule, value in (("official", official), ("held_out", held_out))
@@ -44,7 +44,10 @@ def probe(root: Path, name: str, metric: str, official: float, held_out: float) 
         "score": metric,
         "rules": {"official": "best on validation", "held_out": "tenth"},
     }  # type: ignore[dict-item]
-    put(root, name, "linear_probe", {"backbone": {"label": "x"}}, {metric: official}, selection=selection)
+    seed = int(name[-1]) if name[-1].isdigit() else 0
+    model, metrics = {"backbone": {"label": "x"}}, {metric: official}
+    named = {f"task.{key}": value for key, value in options.items()}
+    put(root, name, "linear_probe", model, metrics, seed, named, selection=selection)
 
 
 @pytest.fixture
@@ -72,6 +75,17 @@ def test_cells_by_hand(root: Path) -> None:
     assert math.isnan(cells.loc["base", "rooms"]["mean"])
 
 
+def test_repeats_of_a_seed_count_once_and_other_experiments_are_not_averaged(root: Path) -> None:
+    probe(root, "probe-pets-k2-r2-again-2", "val/top1", 0.86, 0.1)
+    cross = CrossTable(Study(root), **NODE)
+    assert cross.values("k2", "pets") == pytest.approx([80, 82, 85])
+    assert "2 repeats of seed 2" in str(cross.long().to_dict())
+    probe(root, "probe-pets-k2-r3", "val/top1", 0.1, 0.1, lr=0.5)
+    mixed = CrossTable(Study(root), **NODE)
+    assert mixed.wide().set_index("backbone").loc["Raptor k=2", "pets top-1 (%)"] == "mixed: 2 configurations"
+    assert mixed.cells.set_index(["row", "column"]).loc[("k2", "pets"), "n"] == 0
+
+
 def test_the_other_selection(root: Path) -> None:
     other = CrossTable(Study(root), **{**NODE, "selection": "held_out"})
     assert other.values("k2", "pets") == pytest.approx([70, 72, 74])
@@ -89,7 +103,8 @@ def test_results_without_the_words_of_a_rule_show_its_name(root: Path) -> None:
 def test_surrogates_that_are_rows_themselves_are_not_thrown_together(tmp_path: Path) -> None:
     model = {"k": 3, "boundaries": [7, 10]}
     for name, value in (("assembled", 0.1), ("finetuned", 0.9)):
-        put(tmp_path / "s", f"{name}-r0", "finetune", model, {"val/top1": value, "val/r2_cls": value}, layers={})
+        metrics = {"val/top1": value, "val/r2_cls": value}
+        put(tmp_path / "s", f"{name}-r0", "finetune", model, metrics, options={"task.stage": name}, layers={})
     rows = {name: {"title": f"{name} & 50 %", "runs": f"{name}-*", "seeds": 1} for name in ("assembled", "finetuned")}
     node = {"runs": "{row}", "rows": rows, "columns": {"pets": NODE["columns"]["pets"]}, "source": "Smith & Jones #3^2"}
     cross = CrossTable(Study(tmp_path / "s"), **node)
@@ -146,9 +161,12 @@ def test_the_latex_compiles(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"selection": "heldout"}, r"table\.selection='heldout' is unknown: choose among official, held_out"),
-        ({"selection": "last"}, r"table\.selection='last' is unknown"),  # no run was selected by it
-        ({"reference": "k9"}, r"table\.reference=k9 is no row"),
+        ({"selection": "heldout"}, r"table\.selection=heldout: expected one of official, held_out\. Fix: "),
+        (
+            {"selection": "last"},
+            r"table\.selection=last: expected one of official, held_out",
+        ),  # no run was selected by it
+        ({"reference": "k9"}, r"table\.reference=k9: expected a row of the table: k2, base"),
         ({"rows": {"k2": {"titel": "x"}}}, r"unknown key 'table\.rows\.k2\.titel'"),
         ({"columns": {"pets": {"metrics": "x"}}}, r"unknown key 'table\.columns\.pets\.metrics'"),
     ],

@@ -1,6 +1,5 @@
 import base64
 import io
-import json
 import re
 from pathlib import Path
 
@@ -11,39 +10,21 @@ from matplotlib.image import imread
 
 from raptor.errors import ConfigError
 from raptor.phases import solve_all
-from raptor.reporting.page import write_page, write_report
+from raptor.reporting.overview import rows
+from raptor.reporting.page import write_page
+from raptor.reporting.study import write_report
 from raptor.reporting.style import new_figure
-from raptor.reporting.table import rows
+from raptor.reporting.table import Table
 from raptor.runs.study import Study
-
-VERSIONS = {"raptor": "0", "torch": "0"}
-
-
-def put(root: Path, name: str, task: str, model: dict, metrics: dict, **more: object) -> None:
-    folder = root / name
-    folder.mkdir(parents=True)
-    result = {"name": name, "task": task, "seed": 0, "model": model, "metrics": metrics, "seconds": 1.0}
-    history = {"train/loss": [[0, 1.0], [10, 0.5]], "train/0-3/loss": [[0, 1.0], [10, 0.5]], "val/loss": [[10, 0.7]]}
-    result |= {"attempts": 1, "versions": VERSIONS, "history": history, **more}
-    (folder / "result.json").write_text(json.dumps(result))
-    (folder / "status.json").write_text(json.dumps({"state": "finished"}))
+from tests.reporting.runs import VERSIONS, put
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A study with known numbers: two seeds, k = 1 and 2, a teacher and an untrained control."""
-    root = tmp_path / "study"
+    root = tmp_path / "runs" / "study"
     put(root, "teacher", "classifier", {"kind": "teacher"}, {"val/top1": 0.98})
     put(root, "blocks", "distill", {"phases": [[0, 3]]}, {})
-    for label, values in {
-        "teacher": (0.99, 0.97),
-        "untrained": (0.5, 0.6),
-        "k=1": (0.9, 0.92),
-        "k=2": (0.96, 0.98),
-    }.items():
-        for seed, value in enumerate(values):
-            model = {"backbone": {"label": label}}
-            put(root, f"probe-{label}-{seed}", "linear_probe", model, {"val/top1": value})
     for k in (1, 2):
         for seed in (0, 1):
             model = {
@@ -59,7 +40,21 @@ def root(tmp_path: Path) -> Path:
                 "val/r2_patches": 0.7 + seed / 10,
             }
             curves = {"r2": {"cls": [0.7, 0.8, 0.9], "patches": [0.6, 0.7, 0.8]}}
-            put(root, f"surrogate-k{k}-{seed}", "finetune", model, metrics, layers={"0-3": curves})
+            options = {"surrogate.k": k}
+            put(root, f"surrogate-k{k}-{seed}", "finetune", model, metrics, seed, options, layers={"0-3": curves})
+    for label, values in {
+        "teacher": (0.99, 0.97),
+        "untrained": (0.5, 0.6),
+        "k=1": (0.9, 0.92),
+        "k=2": (0.96, 0.98),
+    }.items():
+        for seed, value in enumerate(values):
+            k = label.removeprefix("k=")
+            backbone = {"task.backbone": f"{root}/surrogate-k{k}-{seed}"} if k != label else {}
+            weights = {"teacher.weights": f"{root}/teacher" if label == "teacher" else None}
+            model = {"backbone": {"label": label}}
+            metrics = {"val/top1": value}
+            put(root, f"probe-{label}-{seed}", "linear_probe", model, metrics, seed, backbone | weights)
     distance = np.array([[0, 1, 2], [1, 0, 1], [2, 1, 0.0]])
     phases = solve_all(distance, [1, 2], "exact") | {"source": {"data": "digits", "images": 3}}
     put(root, "phases", "phases", {}, {}, phases=phases, distance=distance.tolist())
@@ -76,6 +71,7 @@ def test_rows_by_hand(root: Path) -> None:
     assert table.loc["teacher", "head_mean"] == 0.98
     assert table.loc["k=2", "block_share"] == pytest.approx(1 / 3)
     assert table.loc["untrained", "head_n"] == 0
+    assert table["notes"].tolist() == [""] * 4
 
 
 def test_report_writes_everything_and_the_page_stands_alone(root: Path, tmp_path: Path) -> None:
@@ -87,7 +83,7 @@ def test_report_writes_everything_and_the_page_stands_alone(root: Path, tmp_path
     for stem in ("accuracy_r2", "distance_phases", "r2_by_layer", "training"):
         assert {f"{stem}.png", f"{stem}.pdf"} <= figures
         assert (out / "figures" / f"{stem}.png").stat().st_size > 5000
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 4
     assert 'src="http' not in page
     assert "97.0 ± 1.4" in page
@@ -95,36 +91,41 @@ def test_report_writes_everything_and_the_page_stands_alone(root: Path, tmp_path
     assert len(pd.read_csv(out / "runs.csv")) == 15
 
 
-def test_unfinished_runs_are_left_out_and_named(root: Path, tmp_path: Path) -> None:
-    (root / "probe-k=2-1" / "status.json").write_text('{"state": "failed"}')
+def test_a_failed_run_is_named_and_missing_in_its_row(root: Path, tmp_path: Path) -> None:
+    (root / "probe-k=2-1" / "status.json").write_text('{"state": "failed", "error": "ValueError: <b> no"}')
     study = Study(root)
     assert study.unfinished == {"probe-k=2-1": "failed"}
-    write_report(study, tmp_path / "out", "A study")
-    assert "probe-k=2-1 (failed)" in (tmp_path / "out" / "report.html").read_text()
-    assert rows(study).set_index("backbone").loc["k=2", "probe_n"] == 1
+    markdown = write_report(study, tmp_path / "out", "A study")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "probe-k=2-1 (failed)" in page
+    assert "ValueError: &lt;b&gt; no" in page
+    row = rows(study).set_index("backbone").loc["k=2"]
+    assert (row["probe_n"], row["probe_expected"], row["notes"]) == (1, 2, "probe: 1 failed")
+    (line,) = (line for line in markdown.splitlines() if line.startswith("| k=2"))
+    assert "96.0 (1 of 2, 1 missing)" in line
 
 
-def test_missing_runs_leave_dashes_not_numbers(root: Path, tmp_path: Path) -> None:
+def test_what_nobody_measured_is_a_dash(root: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
         (root / f"probe-k=1-{seed}" / "status.json").unlink()
     markdown = write_report(Study(root), tmp_path / "out", "A study")
-    (line,) = (line for line in markdown.splitlines() if "k=1" in line)
+    (line,) = (line for line in markdown.splitlines() if line.startswith("| k=1"))
     assert "—" in line
 
 
 def test_an_empty_study_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no finished run"):
+    with pytest.raises(ConfigError, match=r"study=nothing: expected a study with a finished run.* has no run. Fix: "):
         Study(tmp_path / "nothing")
 
 
 def test_long_tables_are_folded_prose_is_wrapped_and_files_carry_their_caption(tmp_path: Path) -> None:
     figure, axes = new_figure(3.0, 2.0)
     axes[0].plot([0, 1])
-    long = "\n".join(["| a | b |", "|---|---|", *[f"| {i} | x |" for i in range(17)]])
-    prose = "| a | b |\n|---|---|\n| 1 | what one number is, in a whole sentence |"
-    tables = [("Long", long, ""), ("Prose", prose, "")]
+    long = pd.DataFrame({"a": range(17), "b": "x"})
+    prose = pd.DataFrame({"a": [1], "b": ["what one number is, told in one whole sentence"]})
+    tables = [Table("long", "Long", long), Table("prose", "Prose", prose)]
     write_page(tmp_path, "Title", "about", tables, [("line", "A line", "What the line is. " * 9, figure)], VERSIONS)
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("<details><summary>17 rows</summary>") == page.count("</details>") == 1
     assert page.count('<td class="prose">') == 1
     assert page.count("What the line is.") == 9  # as text below the picture, not in it too

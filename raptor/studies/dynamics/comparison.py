@@ -9,14 +9,12 @@ import pandas as pd
 
 from raptor.errors import ConfigError
 from raptor.reporting.page import write_study_page
+from raptor.reporting.prose import caption
+from raptor.reporting.table import Table
 from raptor.runs.study import Run, Study
 from raptor.utils.files import write_text
 
-CAPTION = (
-    "Verdict on the teacher: mean ± half width of the 95 % Student interval over images, the finding shows where it "
-    "lies above 0; in brackets the untrained network of the same shape. One network each, so the intervals do not "
-    "speak for other seeds."
-)
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_dynamics_study(study: Study, output: Path, title: str) -> str:
@@ -40,19 +38,12 @@ def write_dynamics_study(study: Study, output: Path, title: str) -> str:
     if not runs:
         raise ConfigError(f"study={study.root.name} has no finished run of python -m raptor.dynamics")
     output.mkdir(parents=True, exist_ok=True)
-    table = findings_of(runs)
-    markdown = table.to_markdown(index=False)
-    sources = "; ".join(
-        f"{run['name']}: {s['teacher']}, {s['images']} images of {s['data']} ({s['split']})"
-        for run in runs
-        for s in [run["source"]]
-    )
-    pages = ", ".join(f"{run['name']}/report.html" for run in runs)
-    caption = f"{CAPTION} {sources}. Figures of each: {pages}."
-    write_text(output / "findings.md", f"{markdown}\n\n{caption}\n")
+    text = caption("comparison", TEMPLATES, runs=runs)
+    table = Table("findings", "Findings", findings_of(runs), text)
+    table.write_markdown(output)
     write_text(output / "findings.csv", values_of(runs).to_csv(index=False))
-    write_study_page(study, output, title, [("Findings", markdown, caption)], [])
-    return f"{markdown}\n\n{caption}"
+    write_study_page(study, output, title, [table], [])
+    return f"{table.to_markdown()}\n\n{text}"
 
 
 def findings_of(runs: list[Run]) -> pd.DataFrame:

@@ -44,5 +44,5 @@ def networks_of(node: TeacherNode, surrogates: Sequence[str], untrained: bool) -
             )
         label = f"k={model.k}"
         same = sum(name.split(" ")[0] == label for name in networks)
-        networks[label if not same else f"{label} ({same + 1})"] = freeze(model.opened_as(teacher))
+        networks[label if not same else f"{label} ({same + 1})"] = freeze(model.at_resolution_of(teacher))
     return networks | ({"untrained": without} if without is not None else {})

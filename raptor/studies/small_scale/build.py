@@ -7,7 +7,7 @@ from typing import Any
 
 from raptor.errors import ConfigError
 from raptor.models.io import state_fingerprint
-from raptor.models.tied import TiedSet
+from raptor.models.tied import PartitionEnsemble
 from raptor.partition.maxcut import exact
 from raptor.partition.phases import label_layers
 from raptor.studies.small_scale.partitions import check_partitions
@@ -60,6 +60,6 @@ def partitions(
     distance = measure_distance(teacher, context.data, surrogate.tokens, surrogate.images)
     found = draw_partitions(distance, ks, kinds, draws, drawn_by)
     best = {k: label_layers(exact(distance, k), teacher.num_layers) for k in ks}
-    model = TiedSet(block_config(teacher, surrogate), {p.name: p.labels for p in found}, context.seed)
+    model = PartitionEnsemble(block_config(teacher, surrogate), {p.name: p.labels for p in found}, context.seed)
     measured = {"best": best, "distance": distance, "swaps": draw_swaps(best, swaps, drawn_by)}
     return build_distillation(context, arguments | measured | {"model": model, "partitions": found}, Partitions)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from raptor.reporting import table
+from raptor.reporting.overview import runs_csv
 from raptor.reporting.page import write_study_page
+from raptor.reporting.prose import caption
+from raptor.reporting.table import Table
 from raptor.runs.study import Study
 from raptor.studies.small_scale import rows as small_scale
 from raptor.studies.small_scale import statistics as statistic
@@ -17,11 +19,7 @@ from raptor.studies.small_scale.figures import all_figures
 from raptor.studies.small_scale.rows import BASELINES, MEASURES, SCORES, SIDES
 from raptor.utils.files import write_json, write_text
 
-TRIVIAL = (
-    "Baselines that follow nothing: layer 0 held at every layer, and at every token the mean over the held-out images "
-    "themselves, which no constant beats."
-)
-SEEDS = "mean ± standard deviation over seeds, their number in brackets or in the last column"
+TEMPLATES = Path(__file__).parent / "templates"
 NAMES = {
     **MEASURES,
     **SCORES,
@@ -39,12 +37,6 @@ NAMES = {
     "gaps": "depths compared",
 }
 SETTINGS = ("drop_path", "step")
-RESAMPLED = f"95 % percentile intervals of {RESAMPLES} bootstrap draws of whole trainings, each with all of its rows"
-PAIRED = (
-    "Differences within each teacher, averaged over draws (and checkpoints) first; n teachers, 95 % Student "
-    "interval of the mean, two-sided Wilcoxon signed-rank test, not corrected for the number of comparisons. Teachers "
-    "of equal seed share their first weights and their order of images"
-)
 TITLES = {
     "teachers": "Teachers",
     "correlations": "Phase measures and fit",
@@ -57,47 +49,15 @@ TITLES = {
     "swaps_at_equal_gap": "Layer swaps at equal depth",
     "swap_trends": "Layer swaps and distance",
 }
-CAPTIONS = {
-    "teachers": "Every teacher of the study, however well it trained; top-1 on held-out images.",
-    "correlations": "Over teachers (max-cut partitions), or over the partitions of a teacher, with and without "
-    f"shuffled ones: there each teacher's own mean is taken from both sides first. {RESAMPLED}.",
-    "paired": f"Max-cut less the other kind, above 0: max-cut is better. {PAIRED}.",
-    "stochastic_depth": f"Trained teachers and their max-cut surrogates; {SEEDS}. Last rows: untrained control, "
-    "at chance, where agreement and accuracy kept mean nothing.",
-    "stochastic_depth_baselines": f"{TRIVIAL} Against them stands the R2 of the table above; {SEEDS}.",
-    "training_baselines": f"{TRIVIAL} Against them stands the R2 of the table above; {SEEDS}.",
-    "training": "Untrained teachers (step 0), checkpoints, and what they became, for each drop rate with checkpoints; "
-    f"max-cut surrogates; {SEEDS}.",
-    "swap_effects": f"Layers replaced by others of the same phase or of another, max-cut phases. {PAIRED}.",
-    "swaps_at_equal_gap": "One layer replaced, same phase less another between swaps whose layers lie equally far "
-    f"apart in depth. {PAIRED}.",
-    "swap_trends": "What a swap keeps against distance and depth between the layers, each teacher's own mean taken "
-    f"from both sides first. {RESAMPLED}.",
-}
 FIGURES = {
-    "correlation_scatter": ("Phase measures and fit", "One point for each teacher and k, max-cut partition."),
-    "correlations": ("Correlation of phase measures with fit", f"Spearman; {RESAMPLED}. n: rows."),
-    "maxcut_against_others": (
-        "Max-cut against random and shuffled",
-        "Points: teachers; diamonds: mean with 95 % Student interval; above 0: max-cut is better.",
-    ),
-    "stochastic_depth": (
-        "Effect of stochastic depth",
-        f"Max-cut surrogates, mean with 95 % Student interval over seeds; grey: untrained control. {TRIVIAL}",
-    ),
-    "training": (
-        "Effect of training",
-        f"Step 0: untrained. Max-cut surrogates, mean with 95 % Student interval. {TRIVIAL}",
-    ),
-    "layer_swaps": (
-        "Layer swaps",
-        "Trained teachers; bars: mean over teachers with 95 % Student interval; points: single swaps.",
-    ),
-    "distance_matrices": ("Distance between layers", "First seed of each; max-cut phases outlined."),
-    "r2_by_layer": (
-        "R2 by layer and token type",
-        f"Trained teachers: mean over teachers and draws ± standard deviation. {TRIVIAL}",
-    ),
+    "correlation_scatter": "Phase measures and fit",
+    "correlations": "Correlation of phase measures with fit",
+    "maxcut_against_others": "Max-cut against random and shuffled",
+    "stochastic_depth": "Effect of stochastic depth",
+    "training": "Effect of training",
+    "layer_swaps": "Layer swaps",
+    "distance_matrices": "Distance between layers",
+    "r2_by_layer": "R2 by layer and token type",
 }
 
 
@@ -143,24 +103,23 @@ def write_small_scale(study: Study, output: Path, title: str) -> str:
     for name, frame in {**rows, **computed}.items():
         write_text(output / "data" / f"{name}.csv", frame.to_csv(index=False))
     write_json(output / "small_scale.json", {name: frame.to_dict("records") for name, frame in computed.items()})
-    write_text(output / "runs.csv", table.runs_csv(study))
+    write_text(output / "runs.csv", runs_csv(study))
 
-    source = _source(study)
-    tables = []
+    values = {"source": _source(study), "resamples": RESAMPLES}
     frames = _frames(computed)
-    for name, heading in TITLES.items():
-        frame = frames[name]
-        if len(frame):
-            caption = f"{CAPTIONS[name]} {source}."
-            markdown = _shown(frame).to_markdown(index=False, disable_numparse=True)
-            write_text(output / f"{name}.md", f"{markdown}\n\n{caption}\n")
-            tables.append((heading, markdown, caption))
+    tables = [
+        Table(name, heading, _shown(frames[name]), caption(f"table_{name}", TEMPLATES, **values))
+        for name, heading in TITLES.items()
+        if len(frames[name])
+    ]
+    for made in tables:
+        made.write_markdown(output)
     figures = [
-        (name, FIGURES[name][0], f"{FIGURES[name][1]} {source}.", figure)
+        (name, FIGURES[name], caption(f"figure_{name}", TEMPLATES, **values), figure)
         for name, figure in all_figures(found, rows, computed).items()
     ]
     write_study_page(study, output, title, tables, figures)
-    return "\n\n".join(f"{heading}\n\n{markdown}" for heading, markdown, _ in tables)
+    return "\n\n".join(f"{made.title}\n\n{made.to_markdown()}" for made in tables)
 
 
 def _frames(computed: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from raptor.models.teacher import Teacher
-from raptor.models.tied import TiedSet
+from raptor.models.tied import PartitionEnsemble
 from raptor.partition.maxcut import Matrix
 from raptor.partition.quality import mean_adjacent, quality_of_labels
 from raptor.studies.small_scale.partitions import Partition
@@ -44,7 +44,7 @@ class Partitions(Distillation):
     def __init__(
         self,
         teacher: Teacher,
-        model: TiedSet,
+        model: PartitionEnsemble,
         partitions: Sequence[Partition],
         best: Mapping[int, Sequence[int]],
         distance: Matrix,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from raptor.data.module import ImageData
 from raptor.errors import ConfigError
 from raptor.models.block import BlockConfig
-from raptor.models.initialization import inherit
+from raptor.models.initialization import init_from_teacher
 from raptor.models.load import load_kind
 from raptor.models.options import SurrogateOptions
 from raptor.models.surrogate import PhaseBlocks, Surrogate
@@ -107,7 +107,7 @@ def block_config(teacher: Teacher, options: SurrogateOptions) -> BlockConfig:
 def new_blocks(context: Context, phases: Sequence[Phase]) -> PhaseBlocks:
     """Make a new block for each phase, initialised as the options say."""
     blocks = PhaseBlocks(block_config(context.teacher, context.surrogate), phases, context.seed)
-    inherit(blocks, context.teacher, context.surrogate.init)
+    init_from_teacher(blocks, context.teacher, context.surrogate.init)
     return blocks
 
 

@@ -15,7 +15,7 @@ from raptor.data.sources import ActivationSource, Online
 from raptor.errors import ConfigError, ModelFileError
 from raptor.models.surrogate import PhaseBlock, PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher, freeze
-from raptor.models.tied import TiedDepth, TiedSet
+from raptor.models.tied import PartitionEnsemble, TiedDepth
 from raptor.partition.phases import Phase
 from raptor.tasks.base import Task
 from raptor.tasks.distillation.fidelity import PieceScores
@@ -67,7 +67,7 @@ class Distillation(Task):
     def __init__(
         self,
         teacher: Teacher,
-        model: PhaseBlocks | Surrogate | TiedSet,
+        model: PhaseBlocks | Surrogate | PartitionEnsemble,
         loss: TokenLoss,
         last_phase_loss: TokenLoss | None = None,
         teacher_forcing: float = 0.0,
@@ -87,14 +87,14 @@ class Distillation(Task):
             raise ConfigError(f"task.teacher_forcing={teacher_forcing} is a share of the steps: 0 or more; .inf: all")
         if not 0 <= rollout_growth <= 1:
             raise ConfigError(f"task.rollout_growth={rollout_growth} is a share of the steps: set it between 0 and 1")
-        is_last = [piece.phase.end == teacher.num_layers and last_phase_loss is not None for piece in model.pieces()]
+        is_last = [piece.phase.end == teacher.num_layers and last_phase_loss is not None for piece in model.students()]
         if not all(is_last):
             self.loss.check(self.layout, "task.loss")
         if any(is_last):
             self.last_phase_loss.check(self.layout, "task.last_phase_loss")
         num_classes = teacher.num_classes if top1 else None
         self.scores = nn.ModuleList(
-            PieceScores(self.layout, p.phase.end - p.phase.start, num_classes) for p in model.pieces()
+            PieceScores(self.layout, p.phase.end - p.phase.start, num_classes) for p in model.students()
         )
         self.teacher_top1 = MulticlassAccuracy(num_classes, average="micro") if num_classes else None
         self._curves: dict[str, Any] = {}
@@ -102,7 +102,7 @@ class Distillation(Task):
     @property
     def pieces(self) -> list[Piece]:
         """What rolls out by itself."""
-        return list(self.model.pieces())
+        return list(self.model.students())
 
     def _pieces_and_scores(self) -> list[tuple[Piece, PieceScores]]:
         return list(zip(self.pieces, cast(Iterable[PieceScores], self.scores), strict=True))
@@ -225,7 +225,7 @@ class Distillation(Task):
             preds = list(piece.steps(acts[start]))
             scores.fidelity.update(preds, [acts[layer] for layer in range(start + 1, end + 1)])
             if self.teacher_top1 is not None:
-                logits = self.teacher.head(self.teacher.last(preds[-1], end))
+                logits = self.teacher.head(self.teacher.run_to(preds[-1], end))
                 scores.update_accuracy(logits, teacher_logits, labels)
 
     def on_validation_epoch_end(self) -> None:
@@ -258,7 +258,7 @@ class Distillation(Task):
 
     def _phases(self) -> Any:
         """Plain data that says which layers each block produces."""
-        if isinstance(self.model, TiedSet):
+        if isinstance(self.model, PartitionEnsemble):
             return self.model.labels
         blocks = self.model.blocks if isinstance(self.model, Surrogate) else self.model
         return [list(phase) for phase in blocks.phases]

@@ -46,7 +46,7 @@ def build_probe(
         label = f"k={model.k}" if isinstance(model, Surrogate) else "teacher" if teacher.trained else "untrained"
     ours, theirs = ((m.input_shape, m.spec.mean, m.spec.std) for m in (model, teacher))
     if ours != theirs and isinstance(model, Surrogate):
-        model = model.opened_as(teacher)
+        model = model.at_resolution_of(teacher)
     elif ours != theirs:
         expected = f"a backbone for images (shape, mean, std) {theirs}, as the teacher takes; it takes {ours}"
         raise ConfigError.of("task.backbone", folder, expected, "choose its own teacher by teacher=...")

@@ -14,7 +14,7 @@ from raptor.models.block import BlockConfig
 from raptor.models.options import BlockOptions, SurrogateOptions
 from raptor.models.pretrained import build_teacher
 from raptor.models.teacher import Teacher
-from raptor.models.tied import TiedSet
+from raptor.models.tied import PartitionEnsemble
 from raptor.studies.small_scale import build
 from raptor.studies.small_scale.partitions import KINDS, partitions
 from raptor.studies.small_scale.swap_metric import SwapScores, reordered
@@ -34,7 +34,7 @@ def make(teacher: Teacher, block_config: BlockConfig) -> Callable[..., Partition
         found = partitions(DISTANCE, [2], kinds, draws=1, seed=0)
         return Partitions(
             teacher=teacher,
-            model=TiedSet(block_config, {p.name: p.labels for p in found}, seed=0),
+            model=PartitionEnsemble(block_config, {p.name: p.labels for p in found}, seed=0),
             partitions=found,
             best={2: [0, 0, 1, 1]},
             distance=DISTANCE,
@@ -66,11 +66,11 @@ def judge(task: Partitions, tmp_path: Path, batch: int = 100) -> dict[str, Any]:
 def test_pieces_trained_together_equal_pieces_trained_alone(make: Callable, tmp_path: Path) -> None:
     together = make(list(KINDS))
     fit(together, 8, tmp_path)
-    for kind, piece in zip(KINDS, together.model.pieces(), strict=True):
+    for kind, piece in zip(KINDS, together.model.students(), strict=True):
         alone = make([kind])
         before = alone.model.state_dict()["0.blocks.0.attn.qkv.weight"].clone()
         fit(alone, 8, tmp_path)
-        (single,) = alone.model.pieces()
+        (single,) = alone.model.students()
         assert single.name == piece.name
         assert not torch.equal(single.blocks[0].attn.qkv.weight, before)
         for name, weight in single.state_dict().items():

@@ -76,7 +76,7 @@ def test_teacher_stays_as_it_was(make: Callable, teacher: Teacher, tmp_path: Pat
 
 def test_loss_mixes_forcing_and_rollout_by_the_annealed_weight(make: Callable, teacher: Teacher) -> None:
     task = make([Phase(1, 4)], teacher_forcing=0.25)
-    (piece,) = task.model.pieces()
+    (piece,) = task.model.students()
     x = teacher.embed(torch.randn(2, 1, 8, 8))
     acts = dict(enumerate([x, *teacher.steps(x)]))
 
@@ -98,7 +98,7 @@ def test_loss_mixes_forcing_and_rollout_by_the_annealed_weight(make: Callable, t
 
 def test_rollouts_grow_from_one_layer_to_the_whole_piece(make: Callable, teacher: Teacher) -> None:
     task = make([Phase(0, 4)], rollout_growth=0.5)
-    (piece,) = task.model.pieces()
+    (piece,) = task.model.students()
     x = teacher.embed(torch.randn(2, 1, 8, 8))
     acts = dict(enumerate([x, *teacher.steps(x)]))
 
@@ -132,7 +132,7 @@ def test_noise_is_added_before_every_application(
 ) -> None:
     phases = phases_of([3], 4) if whole else [Phase(0, 4)]
     task = make(phases, whole=whole, teacher_forcing=1.0, rollout_growth=growth, input_noise=0.3)
-    (piece,) = task.model.pieces()
+    (piece,) = task.model.students()
     x = teacher.embed(torch.randn(2, 1, 8, 8))
     acts = dict(enumerate([x, *teacher.steps(x)]))
 
@@ -170,7 +170,7 @@ def test_a_surrogate_of_the_teachers_own_layers_is_perfect(teacher: Teacher) -> 
     class Perfect(torch.nn.Module):
         phase, name = Phase(0, 4), "0-4"
 
-        def pieces(self) -> list:
+        def students(self) -> list:
             return [self]
 
         def steps(self, x: torch.Tensor, start: int = 0, end: int | None = None) -> Any:
