@@ -1,1 +1,1 @@
-"""Speed and memory, each against a stated baseline in the same run: ``python -m benchmarks``."""
+"""Measure speed and memory against stated baselines in the same run: ``python -m benchmarks``."""

@@ -55,9 +55,9 @@ def main() -> None:
     console = Console(width=170)
     about = facts(options)
     about["ceilings"] = {
-        "matmul_fp32": matmul_ceiling(options.device, torch.float32, options.quick),
-        "matmul_bf16": matmul_ceiling(options.device, torch.bfloat16, options.quick),
-        "copy_bytes": copy_ceiling(options.device, options.quick),
+        "matmul_fp32": matmul_ceiling(options.device, torch.float32, quick=options.quick),
+        "matmul_bf16": matmul_ceiling(options.device, torch.bfloat16, quick=options.quick),
+        "copy_bytes": copy_ceiling(options.device, quick=options.quick),
     }
     console.print_json(data=about)
     found: dict[str, Any] = {"facts": about, "rows": {}}

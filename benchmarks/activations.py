@@ -1,4 +1,4 @@
-"""Read throughput of the activation store against plain sequential reads and against zarr, in the same run.
+"""Measure read throughput of the activation store against sequential reads and zarr, in one run.
 
 ``python -m benchmarks.activations DIR`` writes the same values three times below DIR (a few GB, removed again): as a
 store, as one plain file, and as zarr in the way of the official code (chunks of 128 samples x 1 layer, zstd 3 with
@@ -68,7 +68,7 @@ def write(folder: Path, samples: int, layers: int, dtype: str) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Ask the kernel to drop the pages of all files, so that they are read from the disk."""
+    """Drop the cached pages of all files, so that they are read from the disk."""
     os.sync()
     for path in folder.rglob("*"):
         if path.is_file():
@@ -78,7 +78,7 @@ def forget(folder: Path) -> None:
 
 
 def plain_reader(folder: Path, samples: int, layers: int, dtype: str) -> Callable[[], None]:
-    """Reads the plain file from end to end."""
+    """Read the plain file from end to end."""
     piece = memoryview(bytearray(BATCH * TOKENS * WIDTH * DTYPES[dtype].itemsize))
 
     def read() -> None:
@@ -90,7 +90,7 @@ def plain_reader(folder: Path, samples: int, layers: int, dtype: str) -> Callabl
 
 
 def store_reader(folder: Path, samples: int, layers: int, dtype: str) -> Callable[[], None]:
-    """Reads shuffled batches of the store."""
+    """Read shuffled batches of the store."""
     reader, names = Reader(folder / "store"), [f"layer{i:02d}" for i in range(layers)]
 
     def read() -> None:
@@ -101,7 +101,7 @@ def store_reader(folder: Path, samples: int, layers: int, dtype: str) -> Callabl
 
 
 def zarr_reader(folder: Path, samples: int, layers: int, dtype: str) -> Callable[[], None]:
-    """Reads batches of neighbours by zarr."""
+    """Read batches of neighbours by zarr."""
     import zarr
 
     array = zarr.open_array(str(folder / "zarr"), mode="r")
@@ -121,8 +121,8 @@ READERS: dict[str, Callable[[Path, int, int, str], Callable[[], None]]] = {
 }
 
 
-def measure(folder: Path, samples: int, layers: int, dtype: str, repeats: int, cold: bool) -> dict[str, list[float]]:
-    """Seconds of every reading, all readers in turn."""
+def measure(folder: Path, samples: int, layers: int, dtype: str, repeats: int, *, cold: bool) -> dict[str, list[float]]:
+    """Measure the seconds of every reading, all readers in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in READERS}
     readers = {name: open_one(folder, samples, layers, dtype) for name, open_one in READERS.items()}
     for repeat in range(repeats + 1):
@@ -137,7 +137,7 @@ def measure(folder: Path, samples: int, layers: int, dtype: str, repeats: int, c
 
 
 def disk(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Sum the bytes of all files below a folder."""
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
@@ -159,7 +159,7 @@ def main() -> None:
             write(folder, arguments.samples, arguments.layers, dtype)
             nbytes = arguments.samples * arguments.layers * TOKENS * WIDTH * DTYPES[dtype].itemsize
             for cold in (True, False):
-                seconds = measure(folder, arguments.samples, arguments.layers, dtype, arguments.repeats, cold)
+                seconds = measure(folder, arguments.samples, arguments.layers, dtype, arguments.repeats, cold=cold)
                 rate = {kind: nbytes / 1e6 / statistics.median(s) for kind, s in seconds.items()}
                 by_pair = [
                     statistics.median(b / a for a, b in zip(seconds["store"], seconds[other], strict=True))

@@ -1,4 +1,4 @@
-"""Training steps on the CPU with freed memory kept, as ``trainer=cpu`` does, or given back to the system.
+"""Measure CPU steps with freed memory kept (``trainer=cpu``) or returned to the system.
 
 The allocator is told once for a whole process, so each measurement is a process of its own, in turn.
 """
@@ -24,7 +24,7 @@ KINDS = ("kept", "given back", "official step, given back")
 
 
 def measure(kind: str, batch: int, options: Options) -> tuple[float, float]:
-    """Median time of a step of stage 2 in this process, and the share of the matmul ceiling that it reaches."""
+    """Measure a step of stage 2 in this process: median time, share of the matmul ceiling."""
     if kind == KINDS[0] and not keep_freed_memory():
         raise RuntimeError("the allocator of this system cannot be told to keep memory")
     teacher = random_teacher(options)
@@ -32,14 +32,14 @@ def measure(kind: str, batch: int, options: Options) -> tuple[float, float]:
     official = kind.startswith("official")
     step = OfficialStep(blocks, teacher.layout, WEIGHTS) if official else Step(teacher, blocks)
     run = functools.partial(step, acts)
-    before = matmul_ceiling(options.device, torch.float32, options.quick)
+    before = matmul_ceiling(options.device, torch.float32, quick=options.quick)
     median = statistics.median(in_turn({kind: run}, Options(options.device, options.quick, STEPS))[kind])
-    ceiling = max(before, matmul_ceiling(options.device, torch.float32, options.quick))
+    ceiling = max(before, matmul_ceiling(options.device, torch.float32, quick=options.quick))
     return median, 0.0 if official else count(run) / median / ceiling
 
 
 def run(options: Options) -> list[Row]:
-    """Against giving memory back, and against the official step, which gives it back."""
+    """Compare with returning memory, and with the official step, which returns it."""
     if options.device.type != "cpu":
         return []
     batch = 2 if options.quick else 16

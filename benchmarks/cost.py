@@ -1,4 +1,4 @@
-"""What Table 1 costs: ``python -m benchmarks.cost teacher=dinov2_vitl14_reg gpus=64``.
+"""Predict the cost of Table 1: ``python -m benchmarks.cost teacher=dinov2_vitl14_reg gpus=64``.
 
 Operations of every job are counted on shapes; time is operations over what a GPU sustains. The keys:
 
@@ -41,7 +41,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
 
 
 def parse(arguments: Iterable[str]) -> Given:
-    """Keys and values of the command line.
+    """Parse the keys and values of the command line.
 
     Raises
     ------
@@ -68,11 +68,11 @@ def parse(arguments: Iterable[str]) -> Given:
 
 
 def work_table(given: Given, name: str) -> Table:
-    """GPU hours by stage, six phases apart and together."""
+    """Tabulate GPU hours by stage, six phases apart and together."""
     table = Table("stage", "jobs", "EFLOP", "GPU hours", "longest job (h)", "reads (TB)")
     table.title, table.title_justify = f"Table 1 of {name}, source={given.source}", "left"
     for title, together in (("", False), (" (six phases in a run)", True)):
-        for stage, of_stage in stages(jobs(name, given.source, together)).items():
+        for stage, of_stage in stages(jobs(name, given.source, together=together)).items():
             if together and stage != "blocks":
                 continue
             hours = [job.hours(given) for job in of_stage]
@@ -84,7 +84,7 @@ def work_table(given: Given, name: str) -> Table:
 
 
 def feed_table(given: Given, ops: Operations) -> Table:
-    """What one GPU of stage 1 (first phase) asks of disk and CPU by activation source, and what that costs in space."""
+    """Tabulate disk, CPU and space that one GPU of stage 1 needs, by source of activations."""
     first = scaled(ops.layers)[0]
     columns = ("source", "disk, ImageNet-1k", "images/s a GPU", "reads (GB/s)", "CPU cores", "limit")
     table = Table(*columns, title=f"One GPU on phase {first[0]}-{first[1]}", title_justify="left")
@@ -109,12 +109,12 @@ def feed_table(given: Given, ops: Operations) -> Table:
 
 
 def scale_table(given: Given, name: str) -> Table:
-    """Wall time by number of GPUs, and what binds there."""
+    """Tabulate wall time and the binding resource by number of GPUs."""
     table = Table("GPUs", "blocks", "blocks (h)", "surrogates (h)", "probes (h)", "all (h)", "busy", "binds", "set")
     table.title, table.title_justify = "Wall time", "left"
     for gpus in [given.gpus] if given.gpus else [8, 64, 512]:
         for together in (False, True):
-            found = jobs(name, given.source, together)
+            found = jobs(name, given.source, together=together)
             by_stage = wall(found, gpus, given)
             total = sum(hours for hours, _ in by_stage.values())
             busy = sum(job.images * job.flops for job in found) / (given.tflops * 1e12) / 3600 / gpus / total
@@ -127,7 +127,7 @@ def scale_table(given: Given, name: str) -> Table:
 
 
 def verdict(given: Given, found: list[Job], by_stage: dict[str, tuple[float, int]], gpus: int) -> tuple[str, str]:
-    """What holds up the longest stage, and what to set."""
+    """Describe the binding resource of the longest stage, and what to set."""
     slowest = max(by_stage, key=lambda stage: by_stage[stage][0])
     of_stage = stages(found)[slowest]
     each = by_stage[slowest][1]
@@ -165,7 +165,7 @@ def main() -> None:
 
 
 def teacher_name(teacher: str) -> str:
-    """Timm's name of a teacher of the configuration.
+    """Look up timm's name of a teacher of the configuration.
 
     Raises
     ------

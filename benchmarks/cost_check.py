@@ -1,4 +1,4 @@
-"""The cost model against measured steps: one step sets what this machine sustains, the others are predicted from it."""
+"""Compare the cost model with measured steps: one step sets the rate, the others are predicted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "vit_base_patch14_reg4_dinov2"
 
 
 def check(repeats: int = 3) -> Table:
-    """Predicted and measured time of steps with the teacher in them, at ViT-B shape."""
+    """Predict and measure steps that include the teacher, at ViT-B shape."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options, bf16 = Options(device, repeats=repeats), device.type == "cuda"
     batch = 64 if bf16 else 4
@@ -40,7 +40,7 @@ def check(repeats: int = 3) -> Table:
 
         return call
 
-    alone, together = (step_on_images(teacher, phases, bf16, 0.0) for phases in ([PHASES[0]], PHASES))
+    alone, together = (step_on_images(teacher, phases, bf16=bf16, forcing=0.0) for phases in ([PHASES[0]], PHASES))
     runs: dict[str, tuple[Callable[[], object], float]] = {
         "stage 2 (sets the rate)": (stage2, ops.stage2()),
         "stage 1, 0-7, rollout": (lambda: alone(images), ops.stage1(0, 7, 0.0)),

@@ -1,4 +1,4 @@
-"""Whether data or compute is the limit: images per second of the loader alone, of a stage 1 run alone, and of both.
+"""Compare data with compute: images per second of the loader, of stage 1, and of both together.
 
 JPEG photographs of ImageNet's usual size are made in a temporary folder, few enough to stay in the page cache: disks
 are not measured. Each end-to-end row is a training by Lightning that takes its layers from the teacher in the step
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch.utils.data import RandomSampler
 
+from benchmarks.configuration import train_options
 from benchmarks.measure import Options, Row, StepTimes
 from benchmarks.operations import PHASES
 from benchmarks.step import random_teacher
@@ -29,42 +29,40 @@ from raptor.data.sources import Activations, ActivationSource, Online
 from raptor.models.io import save
 from raptor.models.teacher import Teacher
 from raptor.tasks.context import Context
-from raptor.train import main as train_command
 from raptor.training.execution import Execution
-from raptor.utils.files import CONFIGS
 
 WARM, PHASE = 2, list(PHASES[0])
 
 
 class InMemory(ActivationSource):
-    """Layers that were computed once, the same in every step."""
+    """Source of layers that are computed once, the same in every step."""
 
     def __init__(self) -> None:
         self._acts: Activations = {}
 
     def connect(self, data: Any, teacher: Teacher, layers: Any) -> None:
-        """Nothing to do."""
+        """Connect to nothing."""
 
     def activations(self, teacher: Teacher, batch: Any, layers: Any) -> Activations:
-        """The layers of the first batch."""
+        """Return the layers of the first batch."""
         self._acts = self._acts or Online().activations(teacher, batch, layers)
         return self._acts
 
 
 class SameBatch:
-    """One batch of pictures, whatever is asked for: a feed that costs nothing."""
+    """Data set with one batch of pictures for every index: a feed without cost."""
 
     def __init__(self, data: ImageData) -> None:
         samples = [data.train_images[i] for i in range(data.batch_size)]
         self.batch = (torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples]))
 
     def __getitems__(self, draws: Any) -> Any:
-        """The batch."""
+        """Return the batch."""
         return self.batch
 
 
-def write_pictures(root: Path, count: int, quick: bool) -> None:
-    """Photograph-like JPEGs: smooth colours with some noise, 500 x 375 pixels, about 50 kB."""
+def write_pictures(root: Path, count: int, *, quick: bool) -> None:
+    """Write JPEGs like photographs: smooth colours, some noise, 500 x 375 pixels, about 50 kB."""
     random = np.random.default_rng(0)
     size = (64, 48) if quick else (500, 375)
     for split, number in (("train", count), ("val", 2)):
@@ -79,40 +77,32 @@ def write_pictures(root: Path, count: int, quick: bool) -> None:
 
 
 def train_seconds(
-    overrides: list[str], steps: int, options: Options, source: ActivationSource | None = None, same: bool = False
+    overrides: list[str], steps: int, options: Options, source: ActivationSource | None = None, *, same: bool = False
 ) -> float:
-    """Median time of a step of stage 1, data included; ``same`` feeds one batch over and over."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        trainer = "gpu_bf16" if options.device.type == "cuda" else "cpu"
-        config = compose(
-            "train",
-            [
-                "task=distill",
-                "task.teacher_forcing=0.0",
-                f"surrogate.phases=[{PHASE}]",
-                f"trainer={trainer}",
-                *overrides,
-            ],
-        )
-    made = train_command.parse(config)
-    teacher, data = made.teacher.build(), made.data.build()
+    """Measure the median step of stage 1, data included; ``same`` repeats one batch."""
+    trainer = "gpu_bf16" if options.device.type == "cuda" else "cpu"
+    job = train_options(
+        "task=distill", "task.teacher_forcing=0.0", f"surrogate.phases=[{PHASE}]", f"trainer={trainer}", *overrides
+    )
+    teacher, data = job.teacher.build(), job.data.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     data.steps = steps + WARM
     if same:
         data.train_samples, data.num_workers = SameBatch(data), 0
-    task = made.task.build(Context(teacher, data, source or made.activations.build(), made.surrogate, seed=0))
+    task = job.task.build(Context(teacher, data, source or job.activations.build(), job.surrogate, seed=0))
     times = StepTimes()
+    precision: Any = job.trainer.precision
     quiet: Any = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer_ = pl.Trainer(
         max_steps=data.steps,
         max_epochs=-1,
-        accelerator=config.trainer.accelerator,
+        accelerator=job.trainer.accelerator,
         devices=1,
-        precision=config.trainer.precision,
+        precision=precision,
         limit_val_batches=0,
         gradient_clip_val=1.0,
         enable_checkpointing=False,
-        callbacks=[times, Execution(compile=config.trainer.compile)],
+        callbacks=[times, Execution(compile=job.trainer.compile)],
         use_distributed_sampler=False,
         **quiet,
     )
@@ -121,11 +111,9 @@ def train_seconds(
 
 
 def loader_seconds(overrides: list[str], batches: int) -> float:
-    """Mean time until the next batch with nobody else at work, once the workers' first batches are used up."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", overrides)
-    made = train_command.parse(config)
-    data, teacher = made.data.build(), made.teacher.build()
+    """Measure the mean time to the next batch, once the workers' first batches are used up."""
+    job = train_options(*overrides)
+    data, teacher = job.data.build(), job.teacher.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     ahead = 1 + 2 * data.num_workers  # that are made before the first is asked for
     batches = max(batches, 2 * ahead)
@@ -140,12 +128,13 @@ def loader_seconds(overrides: list[str], batches: int) -> float:
 
 
 def run(options: Options) -> list[Row]:
-    """All sources, and who is the limit."""
+    """Measure all sources, and which resource is the limit."""
     cuda = options.device.type == "cuda"
     batch, steps, workers = (2, 2, 0) if options.quick else (64, 30, 12) if cuda else (8, 4, 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pictures(folder / "pictures", max(4 * batch, batch * (steps + WARM) // (8 if cuda else 1)), options.quick)
+        count = max(4 * batch, batch * (steps + WARM) // (8 if cuda else 1))
+        write_pictures(folder / "pictures", count, quick=options.quick)
         teacher = random_teacher(options)
         save(teacher.cpu(), folder / "teacher", {})
         vit = [

@@ -1,4 +1,4 @@
-"""A surrogate against its teacher: latency, throughput, parameters, size on disk, bf16 and int8, early exit.
+"""Compare a surrogate with its teacher: latency, throughput, size, bf16, int8, early exit.
 
 Memory of a forward is in benchmarks/memory.py. Baselines run in the same precision, by the same runtime, but for int8.
 """
@@ -28,12 +28,12 @@ BOUNDARIES = [7, 10]
 
 
 def size(folder: Path) -> float:
-    """Megabytes of a saved model."""
+    """Measure the megabytes of a saved model."""
     return sum(file.stat().st_size for file in folder.iterdir()) / 1e6
 
 
 def run(options: Options) -> list[Row]:
-    """All rows, of a k=3 surrogate in the paper's shape (SwiGLU) and in the teacher's (GELU)."""
+    """Measure all rows of a k=3 surrogate with the paper's block (SwiGLU) and the teacher's (GELU)."""
     teacher = random_teacher(options)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
@@ -65,7 +65,7 @@ def _sizes(models: dict[str, Backbone], folder: Path) -> list[Row]:
 def _throughput(models: dict[str, Backbone], batch: int, options: Options) -> list[Row]:
     images = torch.randn(batch, *models["teacher"].input_shape, device=options.device)
 
-    def of(model: Backbone, layer: int | None = None, bf16: bool = False) -> Callable[[], object]:
+    def of(model: Backbone, layer: int | None = None, *, bf16: bool = False) -> Callable[[], object]:
         @torch.inference_mode()
         def call() -> object:
             with torch.autocast(options.device.type, torch.bfloat16, enabled=bf16):
@@ -83,7 +83,7 @@ def _throughput(models: dict[str, Backbone], batch: int, options: Options) -> li
 def _rows(
     runs: dict[str, Callable[[], object]], batch: int, options: Options, baselines: dict[str, str], note: str = ""
 ) -> list[Row]:
-    """Latency for single images, throughput for batches."""
+    """Make rows of latency for single images, of throughput for batches."""
     times, rows = in_turn(runs, options), []
     for name, baseline in baselines.items():
         if name != baseline:
@@ -94,7 +94,7 @@ def _rows(
 
 
 def _onnx(models: dict[str, Backbone], batch: int, options: Options) -> list[Row]:
-    """The GELU surrogate in 8 bits, by onnxruntime, against the surrogate and the teacher in float32 there."""
+    """Compare the int8 GELU surrogate with float32 surrogate and teacher, all in onnxruntime."""
     import onnxruntime
 
     images = torch.randn(batch, *models["teacher"].input_shape).numpy()

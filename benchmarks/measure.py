@@ -1,4 +1,4 @@
-"""What all benchmarks share: rows, timing in turn, ceilings of the machine, facts about it."""
+"""Rows, timing in turn, ceilings of the machine and facts about it: shared by all benchmarks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Options:
-    """What a benchmark is called with.
+    """Arguments of a benchmark.
 
     Attributes
     ----------
@@ -72,12 +72,12 @@ class Options:
 
     @property
     def rounds(self) -> int:
-        """Rounds that are counted."""
+        """Return the number of rounds that count."""
         return 1 if self.quick else self.repeats
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Time of one call, the device's queue included."""
+    """Time one call, the device's queue included."""
     synchronize(device)
     begin = time.perf_counter()
     run()
@@ -86,13 +86,13 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has nothing left to do."""
+    """Wait until the device's queue is empty."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def in_turn(runs: Mapping[str, Callable[[], object]], options: Options, warm: int = 1) -> dict[str, list[float]]:
-    """Seconds of every call, all runs in turn, so that a slow minute of a shared machine hits all of them.
+    """Time all calls in turn, so that a slow minute of a shared machine affects all of them.
 
     Parameters
     ----------
@@ -113,38 +113,38 @@ def in_turn(runs: Mapping[str, Callable[[], object]], options: Options, warm: in
 
 
 class StepTimes(pl.Callback):
-    """Time of each step of a training, from the end of the one before it, so that waiting for data counts."""
+    """Record the time of each step from the end of the previous one, waiting for data included."""
 
     def __init__(self) -> None:
         self._ends: list[float] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Note the time."""
+        """Record the time."""
         synchronize(trainer.strategy.root_device)
         self._ends.append(time.perf_counter())
 
     def median(self, warm: int) -> float:
-        """Median of the steps after the first ``warm`` ones."""
+        """Return the median of the steps after the first ``warm`` ones."""
         return statistics.median(b - a for a, b in itertools.pairwise(self._ends[warm - 1 :]))
 
 
 def faster(
     what: str, ours: str, theirs: str, times: Mapping[str, list[float]], *, scale: float = 1e3, note: str = ""
 ) -> Row:
-    """Row of two entries of :func:`in_turn`, in milliseconds; the gain is the median of the rounds' own ratios."""
+    """Make a row of two entries of :func:`in_turn`, in ms; its gain is the median ratio."""
     gain = statistics.median(b / a for a, b in zip(times[ours], times[theirs], strict=True))
     a, b = (scale * statistics.median(times[name]) for name in (ours, theirs))
     return Row(what, theirs, a, b, "ms", gain, note)
 
 
 def more(what: str, ours: str, theirs: str, times: Mapping[str, list[float]], count: int, note: str = "") -> Row:
-    """As :func:`faster`, in images per second of calls that handle ``count`` images each."""
+    """Make a row as :func:`faster`, in images per second of calls of ``count`` images."""
     row = faster(what, ours, theirs, times, note=note)
     return Row(what, row.baseline, 1e3 * count / row.ours, 1e3 * count / row.theirs, "images/s", row.gain, note)
 
 
-def matmul_ceiling(device: torch.device, dtype: torch.dtype, quick: bool = False) -> float:
-    """FLOP/s of the fastest of some large matrix products: what no step can exceed."""
+def matmul_ceiling(device: torch.device, dtype: torch.dtype, *, quick: bool = False) -> float:
+    """Measure the FLOP/s of the fastest large matrix product: the ceiling of a step."""
     sides = [256] if quick else [2048, 3072] if device.type == "cpu" else [4096, 8192, 16384]
     best = 0.0
     for side in sides:
@@ -154,15 +154,15 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype, quick: bool = False
     return best
 
 
-def copy_ceiling(device: torch.device, quick: bool = False) -> float:
-    """Bytes per second that a large copy reads and writes."""
+def copy_ceiling(device: torch.device, *, quick: bool = False) -> float:
+    """Measure the bytes per second that a large copy reads and writes."""
     x = torch.empty((1 << 20) if quick else (1 << 28), dtype=torch.uint8, device=device)
     y = torch.empty_like(x)
     return max(2 * len(x) / seconds(lambda: y.copy_(x), device) for _ in range(5))
 
 
 def elsewhere(module: str, *arguments: str) -> Any:
-    """What ``python -m module`` prints last, as JSON: for measurements that need a process of their own."""
+    """Run ``python -m module`` in a process of its own and parse its last line as JSON."""
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -171,14 +171,14 @@ def elsewhere(module: str, *arguments: str) -> Any:
 
 
 def release(device: torch.device) -> None:
-    """Give memory back before the next measurement."""
+    """Release memory before the next measurement."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def facts(options: Options) -> dict[str, Any]:
-    """Machine, versions and commit, to stand beside the figures."""
+    """Collect machine, versions and commit, to stand beside the figures."""
     cuda = options.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(options.device) if cuda else _cpu(),
@@ -202,7 +202,7 @@ def _cpu() -> str:
 
 
 def as_table(title: str, rows: list[Row]) -> Table:
-    """Rows for people."""
+    """Format rows as a table."""
     table = Table("what", "ours", "baseline", "unit", "gain", "against", "note", title=title, title_justify="left")
     for row in rows:
         cells = (
@@ -216,5 +216,5 @@ def as_table(title: str, rows: list[Row]) -> Table:
 
 
 def as_data(rows: list[Row]) -> list[dict[str, Any]]:
-    """Rows for programs."""
+    """Format rows as JSON data."""
     return [asdict(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Peak memory of a stage 2 step, with and without activation checkpointing, against the official step; of a forward.
+"""Compare peak memory of a stage 2 step, with and without recomputation, with the official step.
 
 Each measurement is a process of its own, since memory that was once taken is seldom given back.
 """
@@ -30,7 +30,7 @@ FORWARD = ("teacher, forward", "surrogate, forward")
 
 
 def peak(kind: str, batch: int, options: Options) -> tuple[float, float]:
-    """Bytes at the peak of a step, and those before the first one (weights, and the teacher's layers)."""
+    """Measure the bytes at the peak of a step, and those before the first one."""
     step = _prepared(kind, batch, options)
     _trim()
     if options.device.type == "cuda":
@@ -47,7 +47,7 @@ def peak(kind: str, batch: int, options: Options) -> tuple[float, float]:
 
 
 def _prepared(kind: str, batch: int, options: Options) -> Callable[[], object]:
-    """What is measured, with nothing beside it that it does not need."""
+    """Prepare one measurement, with nothing beside it in memory."""
     teacher = random_teacher(options)
     phases = phases_of([7, 10], teacher.num_layers)
     if kind in FORWARD:
@@ -68,7 +68,7 @@ def _prepared(kind: str, batch: int, options: Options) -> Callable[[], object]:
 
 
 def _trim() -> None:
-    """Give freed memory back to the system, so that the step cannot take it unseen."""
+    """Return freed memory to the system, so that the step's own is visible."""
     release(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -95,7 +95,7 @@ def _forget_peak() -> None:
 
 
 def run(options: Options) -> list[Row]:
-    """Whole process, and what a step adds to it."""
+    """Measure the whole process, and what a step adds to it."""
     batch = 2 if options.quick else 16 if options.device.type == "cpu" else 64
     kinds = KINDS[:2] if options.quick else (*KINDS, *FORWARD)
     found = {kind: _elsewhere(kind, batch, options) for kind in kinds}

@@ -1,4 +1,4 @@
-"""The training step of the official recipe, written anew from its description: the baseline of benchmarks/step.py.
+"""Training step of the official recipe, written anew from its description: a baseline.
 
 ``nn.MultiheadAttention`` that is asked for weights nobody reads, float32, one call for each layer, losses of token
 types one by one, AdamW without fusing. The mathematics is that of :class:`raptor.models.block.RecurrentBlock`.
@@ -18,7 +18,7 @@ from raptor.models.tokens import TokenLayout
 
 
 class OfficialBlock(nn.Module):
-    """A tied block with the weights of one of ours.
+    """Tied block of the official recipe with the weights of one of ours.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class OfficialStep:
         self.optimizer = torch.optim.AdamW(self.blocks.parameters(), lr=lr, weight_decay=1e-4)
 
     def loss_of(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Loss of one layer."""
+        """Compute the loss of one layer."""
         if self.weights is None:
             return F.mse_loss(pred, target)
         select = self.layout.select
@@ -87,7 +87,7 @@ class OfficialStep:
         ).sum()
 
     def rollout(self, acts: Mapping[int, Tensor]) -> Tensor:
-        """Loss of the rollout over all phases, from the teacher's layer 0."""
+        """Compute the loss of the rollout over all phases, from the teacher's layer 0."""
         x, losses = acts[self.phases[0].start], []
         for block, phase in zip(self.blocks, self.phases, strict=True):
             for layer in range(phase.start + 1, phase.end + 1):
@@ -96,7 +96,7 @@ class OfficialStep:
         return torch.stack(losses).mean()
 
     def forced(self, acts: Mapping[int, Tensor]) -> Tensor:
-        """Loss of teacher forcing."""
+        """Compute the loss of teacher forcing."""
         losses = [
             self.loss_of(block(acts[layer - 1], self.t[layer]), acts[layer])
             for block, phase in zip(self.blocks, self.phases, strict=True)
@@ -105,7 +105,7 @@ class OfficialStep:
         return torch.stack(losses).mean()
 
     def __call__(self, acts: Mapping[int, Tensor], forcing: float = 0.0) -> Tensor:
-        """One step with this weight of teacher forcing; returns the loss before it."""
+        """Train one step with this weight of teacher forcing; return the loss before it."""
         loss = (1 - forcing) * self.rollout(acts)
         if forcing > 0:
             loss = loss + forcing * self.forced(acts)

@@ -1,4 +1,4 @@
-"""Floating-point operations of teachers and tied blocks, counted by torch on shapes alone (no memory, no time)."""
+"""Count floating-point operations of teachers and tied blocks, on shapes alone."""
 
 from __future__ import annotations
 
@@ -42,36 +42,36 @@ class Operations:
     block_trained: float
 
     def stage1(self, start: int, end: int, annealed: float = ANNEALED) -> float:
-        """Stage 1 on one phase, teacher in the step; in a share of the steps teacher forcing runs as well."""
+        """Count stage 1 on one phase, with the teacher and a share of teacher-forced steps."""
         return self.teacher(end) + (1 + annealed) * (end - start) * self.block_trained
 
     def stage1_together(self, phases: list[tuple[int, int]], annealed: float = ANNEALED) -> float:
-        """Stage 1 on several phases in one run, off one pass of the teacher."""
+        """Count stage 1 on several phases in one run, off one pass of the teacher."""
         steps = sum(end - start for start, end in phases)
         return self.teacher(max(end for _, end in phases)) + (1 + annealed) * steps * self.block_trained
 
     def stage2(self) -> float:
-        """Stage 2, teacher in the step."""
+        """Count stage 2, with the teacher."""
         return self.teacher(self.layers) + self.layers * self.block_trained
 
     def teacher(self, end: int) -> float:
-        """The teacher up to a layer, forward."""
+        """Count a forward pass of the teacher up to a layer."""
         return self.embed + end * self.teacher_layer
 
     def surrogate(self) -> float:
-        """A surrogate, forward."""
+        """Count a forward pass of a surrogate."""
         return self.embed + self.layers * self.block
 
 
 def count(call: Callable[[], object]) -> float:
-    """Operations of a call."""
+    """Count the operations of a call."""
     with FlopCounterMode(display=False) as counter:
         call()
     return float(counter.get_total_flops())
 
 
 def operations(name: str, size: int | tuple[int, int], mlp: str = "swiglu") -> Operations:
-    """Count for a ViT of timm at an image size, and for tied blocks of its width."""
+    """Count operations of a ViT of timm at an image size, and of tied blocks of its width."""
     with torch.device("meta"):
         vit = ViTSpec(name, {"img_size": size, "num_classes": 0}).build().eval()
         images = torch.empty(1, 3, *((size, size) if isinstance(size, int) else size))

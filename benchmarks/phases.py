@@ -1,4 +1,4 @@
-"""Exact max-cut against brute force over all contiguous partitions."""
+"""Compare exact max-cut with brute force over all contiguous partitions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOO_MANY = 5000  # partitions that nobody waits for
 
 
 def run(options: Options) -> list[Row]:
-    """One row for each size."""
+    """Measure one row for each size."""
     random, rows, each = np.random.default_rng(0), [], 0.0
     for L, k in SIZES:
         D = np.triu(random.random((L, L)), 1)

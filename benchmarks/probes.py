@@ -1,4 +1,4 @@
-"""Training steps of K stacked heads in one pass against K runs, on a frozen backbone that runs in the step.
+"""Compare K stacked heads in one pass with K runs, on a frozen backbone in the step.
 
 The three probes on the miniature's ViT and picture sizes, on the CPU, one head and K heads in turn; the pictures are
 noise, since time does not depend on them.
@@ -11,14 +11,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from torch.utils.data import TensorDataset
 
+from benchmarks.configuration import train_config
 from benchmarks.measure import Options, Row, StepTimes
 from raptor.data.module import ImageData
 from raptor.tasks.context import Context
-from raptor.train import main as train_command
-from raptor.utils.files import CONFIGS
+from raptor.train import main
 
 PROTOCOLS = ("mini_imagenet", "mini_ade20k", "mini_nyuv2")
 WARM = 3  # steps that are not counted
@@ -34,33 +33,33 @@ class Noise(ImageData):
 
     @property
     def num_classes(self) -> int:
-        """As given."""
+        """Return the number as given."""
         return self._classes
 
     def datasets(self, input_shape: tuple[int, int, int]) -> Any:
-        """One batch, over and over."""
+        """Make data sets of one batch."""
         images = torch.randint(0, 256, (self.batch_size, *input_shape), dtype=torch.uint8)
         targets = torch.rand(self.batch_size, *self.shape) * (self._classes or 10)
         data = TensorDataset(images, targets if self.target == "depth" else targets.long())
         return data, data
 
 
-def step_seconds(protocol: str, heads: int, steps: int, exact: bool = False) -> float:
-    """Median time of a training step; ``exact`` leaves out what the miniature saves in the loss."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        rates = ",".join(str(10 ** (-2 - i / 4)) for i in range(heads))
-        probe = ["task.cache=false", "task.selection=[official]", f"task.learning_rates=[{rates}]"]
-        every = {"mini_ade20k": ["task.loss_stride=1"], "mini_nyuv2": ["task.loss_stride=1", "task.upsample=4"]}
-        more = every.get(protocol, []) if exact else []
-        config = compose("train", [f"protocol={protocol}", "teacher=mini_vit", "recipe=mini", *probe, *more])
-    made = train_command.parse(config)
-    teacher = made.teacher.build()
+def step_seconds(protocol: str, heads: int, steps: int, *, exact: bool = False) -> float:
+    """Measure the median training step; ``exact`` counts every pixel in the loss."""
+    rates = ",".join(str(10 ** (-2 - i / 4)) for i in range(heads))
+    every_pixel = ["task.loss_stride=1", *(["task.upsample=4"] if protocol == "mini_nyuv2" else [])] if exact else []
+    config = train_config(
+        *(f"protocol={protocol}", "teacher=mini_vit", "teacher.weights=null", "recipe=mini", "task.cache=false"),
+        *("task.selection=[official]", f"task.learning_rates=[{rates}]", "task.backbone=null", *every_pixel),
+    )
+    job = main.parse(config)
+    teacher = job.teacher.build()
     shape: tuple[int, ...] = {"mini_imagenet": (), "mini_ade20k": (1, 96, 96), "mini_nyuv2": (1, 60, 80)}[protocol]
     target = {"mini_imagenet": "class", "mini_ade20k": "labels", "mini_nyuv2": "depth"}[protocol]
     data = Noise(target, {"class": 20, "labels": 21, "depth": 0}[target], shape, config.data.batch_size)
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
     data.steps = steps + WARM
-    task = made.task.build(Context(teacher, data, made.activations.build(), made.surrogate, seed=0))
+    task = job.task.build(Context(teacher, data, job.activations.build(), job.surrogate, seed=0))
     times = StepTimes()
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(
@@ -78,12 +77,13 @@ def step_seconds(protocol: str, heads: int, steps: int, exact: bool = False) -> 
 
 
 def run(options: Options) -> list[Row]:
-    """One head against many, by what the miniature's protocols count and by every pixel, as the paper's do."""
+    """Compare one head with many, with the miniature's loss and with every pixel."""
     steps, rows = (2 if options.quick else STEPS), []
     for exact in (False, True):
         for protocol in PROTOCOLS if not exact else DENSE:
             pairs = [
-                [step_seconds(protocol, heads, steps, exact) for heads in (1, HEADS)] for _ in range(options.rounds)
+                [step_seconds(protocol, heads, steps, exact=exact) for heads in (1, HEADS)]
+                for _ in range(options.rounds)
             ]
             one, many = (statistics.median(times) for times in zip(*pairs, strict=True))
             gain = statistics.median(HEADS * first / second for first, second in pairs)

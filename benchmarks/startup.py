@@ -1,4 +1,4 @@
-"""Time until a command answers, and until the default job has made its first step."""
+"""Measure the time until a command answers, and until the default job's first step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.measure import Options, Row
 
 
 def command_seconds(arguments: list[str]) -> float:
-    """Time of a whole command."""
+    """Time a whole command."""
     begin = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     return time.perf_counter() - begin
 
 
 def first_step_seconds() -> float:
-    """From the command to the first row of metrics of the default job, which is written after its first step."""
+    """Time the default job from its start to its first row of metrics, after one step."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["-m", "raptor.train", f"paths.runs={folder}", "trainer.log_every_n_steps=1", "trainer.max_steps=1"]
         begin = time.perf_counter()
@@ -36,7 +36,7 @@ def first_step_seconds() -> float:
 
 
 def run(options: Options) -> list[Row]:
-    """``--cfg job`` and the first step, against importing torch and Lightning alone."""
+    """Compare ``--cfg job`` and the first step with importing torch and Lightning alone."""
     times: dict[str, list[float]] = {"cfg": [], "step": [], "import": []}
     for turn in range(options.rounds + 1):
         found = {

@@ -1,4 +1,4 @@
-"""Training steps of stage 1 and 2 at ViT-B shape on given activations, against the official recipe's step."""
+"""Compare steps of stage 1 and 2 at ViT-B shape with the official recipe's step."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Fixed(Distillation):
     weight = 0.0
 
     def forcing_weight(self) -> float:
-        """As set, whatever the step."""
+        """Return the weight that was set, at every step."""
         return self.weight
 
 
 class Step:
-    """Training steps of the product on given activations: what Lightning calls, without Lightning.
+    """Training steps on given activations: what Lightning calls, without Lightning.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Step:
         self.bf16 = bf16
 
     def __call__(self, acts: Mapping[int, Tensor]) -> Tensor:
-        """One step; returns the loss before it."""
+        """Train one step; return the loss before it."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
             loss = torch.stack([self.task.piece_loss(piece, acts) for piece in self.task.pieces]).sum()
         loss.backward()
@@ -97,34 +97,34 @@ class Step:
 _adamw = functools.partial(torch.optim.AdamW, lr=3e-4, weight_decay=1e-4, fused=True)
 
 
-def shape(quick: bool) -> dict[str, Any]:
-    """Options of the ViT: ViT-B/14 with registers at 224 pixels, or a small one."""
+def shape(*, quick: bool) -> dict[str, Any]:
+    """Return the options of ViT-B/14 with registers at 224 pixels, or of a small ViT."""
     small = {"embed_dim": 48, "depth": 12, "num_heads": 3, "img_size": 28, "patch_size": 14, "reg_tokens": 4}
     big = {"img_size": 224, "num_classes": 0}
     return small | {"num_classes": 0} if quick else big
 
 
 def random_teacher(options: Options) -> Teacher:
-    """A ViT-B/14 with registers and random weights: time depends on shapes alone."""
-    spec = ViTSpec("vit_base_patch14_reg4_dinov2", shape(options.quick), (0.5,) * 3, (0.5,) * 3)
+    """Make a ViT-B/14 with registers and random weights: time depends on shapes alone."""
+    spec = ViTSpec("vit_base_patch14_reg4_dinov2", shape(quick=options.quick), (0.5,) * 3, (0.5,) * 3)
     torch.manual_seed(0)
-    return Teacher(spec).to(options.device).eval().requires_grad_(False)
+    return Teacher(spec).to(options.device).eval().requires_grad_(requires_grad=False)
 
 
 def new_blocks(teacher: Teacher, phases: Sequence[Phase], **changes: Any) -> PhaseBlocks:
-    """Blocks of the paper's recipe, but with a LayerScale that lets their branches matter."""
+    """Make blocks of the paper's recipe, but with a LayerScale that lets their branches matter."""
     config = BlockConfig(teacher.width, teacher.num_heads, **{"layer_scale": 0.1, **changes})
     return PhaseBlocks(config, phases, seed=0).to(next(teacher.parameters()).device)
 
 
 def activations(teacher: Teacher, batch: int) -> Activations:
-    """Layers 0..L of noise, each ``(batch, N, D)``."""
+    """Draw layers 0..L of noise, each ``(batch, N, D)``."""
     images = torch.randn(batch, *teacher.input_shape, device=next(teacher.parameters()).device)
     return Online().activations(teacher, images, range(teacher.num_layers + 1))
 
 
 def run(options: Options) -> list[Row]:
-    """Stage 1 and 2 by precision and batch; attention kernel and compile each by itself; share of the ceiling."""
+    """Measure both stages by precision and batch, single choices, and the share of the ceiling."""
     if options.device.type == "cpu":
         keep_freed_memory()  # as trainer=cpu does; the baseline has it too
     teacher = random_teacher(options)
@@ -155,11 +155,11 @@ def _against_official(
     runs: dict[str, Callable[[], object]] = {name: functools.partial(step, acts) for name, step in ours.items()}
     operations = count(runs["fp32"])
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    before = {name: matmul_ceiling(options.device, dtype, options.quick) for name, dtype in dtypes.items()}
+    before = {name: matmul_ceiling(options.device, dtype, quick=options.quick) for name, dtype in dtypes.items()}
     times = in_turn({**runs, BASELINE: lambda: theirs(acts, forcing)}, options)
     rows = []
     for name, dtype in dtypes.items():
-        ceiling = max(before[name], matmul_ceiling(options.device, dtype, options.quick))
+        ceiling = max(before[name], matmul_ceiling(options.device, dtype, quick=options.quick))
         share = operations / statistics.median(times[name]) / ceiling
         note = f"{operations / 1e12:.2f} TFLOP, {share:.0%} of the matmul ceiling of {ceiling / 1e12:.2f} TFLOP/s"
         note += ", compiled" if ours[name].compiled else ""
@@ -169,7 +169,7 @@ def _against_official(
 
 
 def _choices(teacher: Teacher, phases: list[Phase], acts: Activations, options: Options, batch: int) -> list[Row]:
-    """What each choice gives by itself, against the same step without it."""
+    """Compare each choice by itself with the same step without it."""
     rows, what = [], f"stage 2, k=3, batch {batch}"
     step = Step(teacher, new_blocks(teacher, phases), bf16=options.device.type == "cuda", compile=False)
 
@@ -187,7 +187,7 @@ def _choices(teacher: Teacher, phases: list[Phase], acts: Activations, options: 
 
 
 def agreement(teacher: Teacher, images: Tensor, steps: int = 50) -> tuple[float, float, float]:
-    """Largest relative difference between the losses of bf16 and fp32 in so many steps of stage 2; the last of both."""
+    """Compare losses of bf16 and fp32: largest relative difference, and the last of both."""
     acts = Online().activations(teacher, images, range(teacher.num_layers + 1))
     phases = phases_of([7, 10], teacher.num_layers)
     bf16, fp32 = (Step(teacher, new_blocks(teacher, phases), bf16=b) for b in (True, False))
@@ -196,7 +196,7 @@ def agreement(teacher: Teacher, images: Tensor, steps: int = 50) -> tuple[float,
 
 
 def _agreement(options: Options) -> Row:
-    """On a trained teacher and real images: layers of a random one hardly differ, their loss is mostly rounding."""
+    """Measure :func:`agreement` on a trained teacher: a random one's loss is mostly rounding."""
     teacher = freeze(load("package:digits_vit")).to(options.device)
     data = Digits()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)

@@ -1,4 +1,4 @@
-"""The jobs of Table 1: operations and reads, the pace of one of many GPUs, how long a stage takes."""
+"""Jobs of Table 1: operations and reads, the rate of one of many GPUs, hours of a stage."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hydra import compose, initialize_config_dir
-
+from benchmarks.configuration import train_options
 from benchmarks.operations import PHASES, operations
-from raptor.utils.files import CONFIGS
 
 IMAGENET, ADE20K, NYUV2 = 1_281_167, 20_210, 50_688  # training images
 WIDTH = {"bf16": 2, "fp32": 4}  # bytes of a stored number
@@ -27,7 +25,7 @@ PICTURE, JPEG = 3 * 224 * 224, 110_000  # bytes of a cached picture, and of an a
 
 @dataclass(frozen=True)
 class Given:
-    """The keys of the command line."""
+    """Keys of the command line."""
 
     teacher: str = "dinov2_vitb14_reg"
     gpus: int | None = None
@@ -68,7 +66,7 @@ class Job:
     decoded: bool = False
 
     def rates(self, given: Given, gpus: int) -> dict[str, float]:
-        """Images per second of one of so many GPUs by what could bind."""
+        """Compute images per second of one of so many GPUs, by resource that could bind."""
         read = min(given.disk, given.storage / gpus) * 1e9
         found = {"operations": given.tflops * 1e12 / self.flops}
         if self.bytes:
@@ -78,15 +76,14 @@ class Job:
         return found
 
     def hours(self, given: Given, gpus: int = 1) -> float:
-        """On one of so many GPUs at work."""
+        """Compute the hours on one of so many GPUs at work."""
         return self.images / min(self.rates(given, gpus).values()) / 3600
 
 
-def jobs(name: str, source: str = "pixels", together: bool = False) -> list[Job]:
-    """All jobs of Table 1 with the sizes of the paper's recipe; ``together`` trains six phases in one run."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", ["experiment=table1/surrogates"])
-    images, batch = config.recipe.steps * config.recipe.batch_size, config.recipe.batch_size
+def jobs(name: str, source: str = "pixels", *, together: bool = False) -> list[Job]:
+    """List the jobs of Table 1 at the paper's sizes; ``together`` trains six phases in one run."""
+    recipe = train_options("experiment=table1/surrogates").recipe
+    images, batch = recipe.steps * recipe.batch_size, recipe.batch_size
     ops = operations(name, 224)
     phases = scaled(ops.layers)
 
@@ -109,12 +106,12 @@ def jobs(name: str, source: str = "pixels", together: bool = False) -> list[Job]
 
 
 def scaled(layers: int) -> list[tuple[int, int]]:
-    """The six phases of Table 1, for other depths in the shares that they have of 12 layers."""
+    """Scale the six phases of Table 1 from 12 layers to another depth."""
     return [(round(start * layers / 12), round(end * layers / 12)) for start, end in PHASES]
 
 
 def makespan(hours: Iterable[float], gpus: int) -> float:
-    """Hours until all jobs of a stage are done, longest first, one GPU for each."""
+    """Compute the hours of a stage, longest job first, one GPU for each."""
     free = [0.0] * gpus
     for job in sorted(hours, reverse=True):
         heapq.heappush(free, heapq.heappop(free) + job)
@@ -122,18 +119,18 @@ def makespan(hours: Iterable[float], gpus: int) -> float:
 
 
 def share(stage: list[Job], gpus: int) -> int:
-    """GPUs for each job of a stage: more than one only where jobs are fewer than GPUs and the batch allows it."""
+    """Compute the GPUs of each job of a stage, limited by its batch."""
     most = 1 if stage[0].stage == "probes" else min(gpus // len(stage), stage[0].batch // LEAST_BATCH)  # those take one
     return max(n for n in range(1, max(most, 1) + 1) if stage[0].batch % n == 0)
 
 
 def stages(found: list[Job]) -> dict[str, list[Job]]:
-    """Jobs by stage, in order."""
+    """Group jobs by stage, in order."""
     return {name: [job for job in found if job.stage == name] for name in ("blocks", "surrogates", "probes")}
 
 
 def wall(found: list[Job], gpus: int, given: Given) -> dict[str, tuple[float, int]]:
-    """For each stage the hours it takes and the GPUs of each of its jobs, DDP taken to scale evenly."""
+    """Compute the hours of each stage and the GPUs of its jobs; DDP is taken to scale evenly."""
     result = {}
     for name, stage in stages(found).items():
         each = share(stage, gpus)

@@ -1,4 +1,4 @@
-"""Stage 1 of all six phases of Table 1 in one run, against six runs of one phase each; the teacher runs in the step."""
+"""Compare stage 1 of six phases in one run with six runs; the teacher runs in the step."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from raptor.partition.phases import Phase
 
 
 def step_on_images(
-    teacher: Teacher, phases: Sequence[tuple[int, int]], bf16: bool, forcing: float
+    teacher: Teacher, phases: Sequence[tuple[int, int]], *, bf16: bool, forcing: float
 ) -> Callable[[Tensor], object]:
-    """A step of stage 1 from images: the teacher as deep as needed, then the blocks."""
+    """Make a step of stage 1 from images: the teacher as deep as needed, then the blocks."""
     blocks = new_blocks(teacher, [Phase(*phase) for phase in phases])
     step = Step(teacher, blocks, bf16=bf16, forcing=forcing, whole=False)
 
@@ -36,15 +36,15 @@ def step_on_images(
 
 
 def run(options: Options) -> list[Row]:
-    """A step of rollouts (three quarters of the steps), of both passes, the recipe's mix; then whole runs."""
+    """Measure a step of rollouts, of both passes, the recipe's mix; then whole runs."""
     teacher = random_teacher(options)
     bf16 = options.device.type == "cuda"
     batch = 2 if options.quick else 4 if options.device.type == "cpu" else 64
     images = torch.randn(batch, *teacher.input_shape, device=options.device)
     rows, mix = [], {"one": 0.0, "six": 0.0}
     for forcing, name, share in ((0.0, "rollout", 1 - ANNEALED), (0.5, "both passes", ANNEALED)):
-        together = step_on_images(teacher, PHASES, bf16, forcing)
-        alone = [step_on_images(teacher, [phase], bf16, forcing) for phase in PHASES]
+        together = step_on_images(teacher, PHASES, bf16=bf16, forcing=forcing)
+        alone = [step_on_images(teacher, [phase], bf16=bf16, forcing=forcing) for phase in PHASES]
         runs: dict[str, Callable[[], object]] = {"one": lambda together=together: together(images)}  # type: ignore[misc]
         runs["six"] = lambda alone=alone: [step(images) for step in alone]  # type: ignore[misc]
         one, six = (1e3 * statistics.median(times) for times in in_turn(runs, options).values())
@@ -57,7 +57,7 @@ def run(options: Options) -> list[Row]:
 
 
 def _whole_run(phases: Sequence[tuple[int, int]], steps: int) -> float:
-    """Seconds of a command, from its start to its result."""
+    """Measure the seconds of a command, from its start to its result."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [f"surrogate.phases={[list(phase) for phase in phases]}", f"trainer.max_steps={steps}"]
         command = [sys.executable, "-m", "raptor.train", "task=distill", f"paths.runs={folder}", *overrides]

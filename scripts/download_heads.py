@@ -26,12 +26,12 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Tran
 
 
 def file_name(size: str) -> str:
-    """Name that Meta gave the head of a model size, s, b, l or g."""
+    """Return Meta's file name of the head of a model size: s, b, l or g."""
     return f"dinov2_vit{size}14_reg4_linear_head.pth"
 
 
 def download(url: str, target: Path, progress: Progress) -> None:
-    """Fetch a file, continuing a part that is there; the target appears whole or not at all.
+    """Download a file, continuing a partial one; the target is renamed into place when complete.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def download(url: str, target: Path, progress: Progress) -> None:
 
 
 def main() -> None:
-    """Read the command line, fetch, check what came."""
+    """Parse the command line, download, check the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("heads"), help="where to (%(default)s)")
     parser.add_argument("--sizes", nargs="+", choices=WIDTHS, default=["s", "b"], help="model sizes (s b)")

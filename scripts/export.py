@@ -14,7 +14,7 @@ from raptor.models.export import TOLERANCE, export_int8, export_onnx, export_pro
 
 
 def main() -> None:
-    """Read the command line, export, say how close it came."""
+    """Parse the command line, export, print the agreement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="run folder or model folder of a teacher or surrogate")
     parser.add_argument("target", type=Path, help="FILE.onnx, or FILE.pt2 for torch.export")

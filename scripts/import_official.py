@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turn a checkpoint of the official project into blocks of this one: import_official.py IN.pt OUT/.
+"""Convert a checkpoint of the official project into blocks of this one: import_official.py IN.pt OUT/.
 
 The file is a pickle of whole modules; nothing that it names is run. OUT holds a set of blocks, as stage 1 makes: use
 it as task.blocks=OUT of stage 2, or give --teacher to get the whole surrogate.
@@ -20,7 +20,7 @@ from raptor.models.teacher import Teacher
 
 
 def main() -> None:
-    """Read the command line, convert, say what was found."""
+    """Parse the command line, convert, print the contents."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="the official checkpoint: a raptor.Raptor or a block.Block")
     parser.add_argument("target", type=Path, help="folder to write")

@@ -1,4 +1,4 @@
-"""Copy what ships with the repository out of runs: the digits ViT, pictures and tables of README and docs.
+"""Copy shipped files out of runs: the digits ViT, pictures and tables of README and docs.
 
 Run it after ``make demo``, and after ``make mini`` where that has run: ``python scripts/make_assets.py [runs]``.
 """
@@ -17,7 +17,7 @@ PICTURES = ("accuracy_r2.png", "distance_phases.png", "r2_by_layer.png", "traini
 
 
 def main() -> None:
-    """Copy files, or say what is missing."""
+    """Copy the files, or list what is missing."""
     runs = Path(sys.argv[1] if len(sys.argv) > 1 else "runs")
     demo, mini = runs / "demo", runs / "table1_mini" / "report"
     if not (demo / "report" / "report.html").is_file():

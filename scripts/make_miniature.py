@@ -64,7 +64,7 @@ COUNTS = {"imagenet": (120, 50), "ade20k": (240, 60), "nyuv2": (192, 48)}  # tra
 
 
 def read_objects(root: Path) -> dict[str, Image.Image]:
-    """Cut-outs by class, cropped to what is visible."""
+    """Read cut-outs by class, cropped to what is visible."""
     if missing := [name for name in OBJECTS.values() if not (root / name).is_file()]:
         sys.exit(
             f"error: {root} lacks {missing[0]}: sudo apt-get install tuxpaint-stamps-default, or name the folder of "
@@ -75,7 +75,7 @@ def read_objects(root: Path) -> dict[str, Image.Image]:
 
 
 def read_backdrops() -> dict[str, list[Image.Image]]:
-    """Photographs by split."""
+    """Read photographs by split."""
     try:
         import skimage
     except ImportError:
@@ -104,14 +104,14 @@ class Scenes:
         self.objects, self.backdrops, self.rng = objects, backdrops, rng
 
     def backdrop(self, side: int) -> Image.Image:
-        """A random part of a random photograph."""
+        """Draw a random part of a random photograph."""
         photo = self.backdrops[self.rng.integers(len(self.backdrops))]
         part = int(min(photo.size) * self.rng.uniform(0.4, 0.9))
         left, top = (int(self.rng.integers(full - part + 1)) for full in photo.size)
         return photo.crop((left, top, left + part, top + part)).resize((side, side), Image.Resampling.BICUBIC)
 
     def place(self, canvas: Image.Image, name: str, low: float, high: float) -> np.ndarray:
-        """Set an object into a picture; returns its opacity there, 0..255."""
+        """Paste an object into a picture; return its opacity there, 0..255."""
         stamp = self.objects[name]
         if self.rng.random() < 0.5:
             stamp = stamp.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -128,13 +128,13 @@ class Scenes:
         return np.asarray(opacity)
 
     def picture(self, name: str) -> Image.Image:
-        """One object that nearly fills the picture."""
+        """Draw one object that nearly fills the picture."""
         canvas = self.backdrop(SIDE)
         self.place(canvas, name, 0.6, 0.95)
         return canvas
 
     def labelled(self) -> tuple[Image.Image, Image.Image]:
-        """Several objects, and the label of every pixel."""
+        """Draw several objects, and the label of every pixel."""
         canvas, labels = self.backdrop(SCENE), np.full((SCENE, SCENE), BACKGROUND, np.uint8)
         for _ in range(self.rng.integers(2, 5)):
             number = int(self.rng.integers(len(OBJECTS)))
@@ -145,7 +145,7 @@ class Scenes:
 
 
 def stereo() -> tuple[np.ndarray, np.ndarray]:
-    """The stereo picture's left view, and its depth in metres, 0 where it was not measured."""
+    """Read the stereo picture's left view and its depth in metres, 0 where not measured."""
     from skimage.data import stereo_motorcycle
 
     left, _, disparity = stereo_motorcycle()
@@ -154,7 +154,7 @@ def stereo() -> tuple[np.ndarray, np.ndarray]:
 
 
 def frames(count: int, bands: Sequence[slice], rng: np.random.Generator) -> Iterator[tuple[Image.Image, np.ndarray]]:
-    """Random windows of bands of the stereo picture, with their depth in metres."""
+    """Draw random windows of bands of the stereo picture, with their depth in metres."""
     views = [tuple(part[:, band] for part in stereo()) for band in bands]
     for i in range(count):
         picture, depth = views[i % len(views)]
@@ -170,7 +170,7 @@ def frames(count: int, bands: Sequence[slice], rng: np.random.Generator) -> Iter
 
 
 def write_imagenet(root: Path, scenes: dict[str, Scenes]) -> None:
-    """``train/CLASS/*.JPEG`` and ``val/CLASS/*.JPEG``."""
+    """Write ``train/CLASS/*.JPEG`` and ``val/CLASS/*.JPEG``."""
     for split, count in zip(("train", "val"), COUNTS["imagenet"], strict=True):
         for name in track(OBJECTS, f"imagenet {split}", transient=True):
             folder = root / split / name
@@ -180,7 +180,7 @@ def write_imagenet(root: Path, scenes: dict[str, Scenes]) -> None:
 
 
 def write_ade20k(root: Path, scenes: dict[str, Scenes]) -> None:
-    """``images/{training,validation}/*.jpg`` and ``annotations/{training,validation}/*.png``."""
+    """Write ``images/{training,validation}/*.jpg`` and ``annotations/{training,validation}/*.png``."""
     names = {"train": ("training", "ADE_train"), "val": ("validation", "ADE_val")}
     for (split, (name, stem)), count in zip(names.items(), COUNTS["ade20k"], strict=True):
         pictures, annotations = root / "images" / name, root / "annotations" / name
@@ -193,7 +193,7 @@ def write_ade20k(root: Path, scenes: dict[str, Scenes]) -> None:
 
 
 def write_nyuv2(root: Path, rng: np.random.Generator) -> None:
-    """``data/nyu2_{train,test}.csv``, training depth in 8 bits (255 is 10 m), test depth in 16 (millimetres)."""
+    """Write ``data/nyu2_{train,test}.csv``; training depth in 8 bits (255 is 10 m), test depth in mm."""
     for split, count in zip(("train", "test"), COUNTS["nyuv2"], strict=True):
         rows = []
         for i, (image, depth) in enumerate(frames(count, BANDS[split], rng), start=1):
@@ -211,7 +211,7 @@ def write_nyuv2(root: Path, rng: np.random.Generator) -> None:
 
 
 def main() -> None:
-    """Read the command line, write the three trees."""
+    """Parse the command line, write the three trees."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where to; it must not exist yet")
     parser.add_argument("--stamps", type=Path, default=STAMPS, help="folder of the cut-outs (%(default)s)")

@@ -24,7 +24,7 @@ def test_the_wheel_runs_from_another_folder(tmp_path: Path) -> None:
         assert (package / part).is_file()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "RAPTOR_COLD": "1"}
     where = "import raptor; print(raptor.__file__)"
     found = subprocess.run(
         [sys.executable, "-c", where], cwd=elsewhere, env=environment, capture_output=True, text=True

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "RAPTOR_WARM"  # environment variables: where the server's socket is; with _OWNER, whom the server ends with
+COLDLY = "RAPTOR_COLD"  # environment variable: start interpreters, as users do
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 PRELOAD = (
     *("hydra", "hydra._internal.hydra", "numpy", "omegaconf", "pandas", "PIL.Image", "pydantic", "rich.live"),
     *("pytorch_lightning", "pytorch_lightning.loggers", "rich.logging", "rich.table", "safetensors.torch"),
@@ -66,14 +68,14 @@ class Popen(COLD):
 
     def _execute_child(self, *values: Any) -> None:
         given = dict(zip(NAMES, values, strict=True))
-        module = warm_module(given)
-        if module is None:
+        program = warm_program(given)
+        if program is None:
             super()._execute_child(*values)
             return
         server = connect()
         job = {
-            "module": module,
-            "arguments": [os.fspath(a) for a in given["args"][given["args"].index("-m") + 2 :]],
+            "program": program,
+            "arguments": [os.fspath(a) for a in given["args"][list(map(str, given["args"])).index(program) + 1 :]],
             "cwd": str(Path(given["cwd"] or "").absolute()),
             "environment": dict(os.environ if given["env"] is None else given["env"]),
             "session": bool(given["start_new_session"]),
@@ -118,16 +120,18 @@ class Popen(COLD):
         return self.returncode
 
 
-def warm_module(given: dict[str, Any]) -> str | None:
-    """The module of this package that a command runs, None where it is another command or a fork could not do it."""
-    args = given["args"]
-    if not isinstance(args, list | tuple) or len(args) < 3 or args[0] != sys.executable:
+def warm_program(given: dict[str, Any]) -> str | None:
+    """The module or script of this package that a command runs, None for all else, and where a fork could not do it."""
+    args, environment = given["args"], os.environ if given["env"] is None else given["env"]
+    plain = all(given[name] == value for name, value in PLAIN.items()) and given["umask"] == -1
+    if not (is_on() and plain and isinstance(args, list | tuple)) or COLDLY in environment or args[0] != sys.executable:
         return None
-    options = list(args[1 : args.index("-m")]) if "-m" in args else ["-c"]
-    if options not in ([], ["-u"]) or not str(args[args.index("-m") + 1]).startswith("raptor."):
-        return None
-    plain = all(given[name] == value for name, value in PLAIN.items())
-    return str(args[args.index("-m") + 1]) if plain and is_on() and given["umask"] == -1 else None
+    match [str(arg) for arg in args[1:4]]:
+        case ["-m", module, *_] | ["-u", "-m", module] if module.startswith("raptor."):
+            return module
+        case [script, *_] if Path(script).parent == SCRIPTS and script.endswith(".py"):
+            return script
+    return None
 
 
 def receive(peer: socket.socket, size: int) -> bytes:
@@ -163,7 +167,7 @@ def connect() -> socket.socket:
 
 def is_on() -> bool:
     """Whether processes are forked."""
-    return FOLDER in os.environ and not os.environ.get("RAPTOR_COLD")
+    return FOLDER in os.environ and COLDLY not in os.environ
 
 
 def seconds() -> list[float]:
@@ -256,7 +260,7 @@ def become(job: dict[str, Any], path: list[str]) -> None:
     if job["group"] != -1:
         os.setpgid(0, job["group"])
     real = os.getppid
-    os.getppid = lambda: job["parent"]  # type: ignore[assignment]
+    os.getppid = lambda: job["parent"]
     os.register_at_fork(after_in_child=lambda: setattr(os, "getppid", real))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -268,11 +272,16 @@ def become(job: dict[str, Any], path: list[str]) -> None:
     added = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:] = [job["cwd"], *added, *path]
     sys.path_importer_cache.clear()
-    sys.argv = [job["module"], *job["arguments"]]
+    program = job["program"]
+    sys.argv = [program, *job["arguments"]]
     if job["unbuffered"]:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(write_through=True)  # type: ignore[union-attr]
-    runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
+    if program.endswith(".py"):
+        sys.path[0] = str(Path(program).parent)
+        runpy.run_path(program, run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ class LayerDistance:
             sums.update(self.layout.pool(acts_BLND, kind).double(), self.images)
         self.images += len(acts_BLND)
 
-    def compute(self) -> NDArray:
+    def compute(self) -> NDArray[np.floating]:
         """Compute the distance matrix ``(L, L)``: symmetric, zero diagonal, not negative.
 
         Raises
@@ -95,7 +95,7 @@ class LayerDistance:
         """
         return self._distance(None)
 
-    def resample(self, draws: int, seed: int = 0) -> Iterator[NDArray]:
+    def resample(self, draws: int, seed: int = 0) -> Iterator[NDArray[np.floating]]:
         """Draw distance matrices over groups of images chosen with replacement: a bootstrap over images.
 
         Groups are even samples of the stream of images; the bootstrap takes images to be independent draws.
@@ -112,7 +112,7 @@ class LayerDistance:
         for _ in range(draws if groups >= LEAST_GROUPS else 0):
             yield self._distance(torch.tensor(rng.multinomial(groups, np.full(groups, 1 / groups))).double())
 
-    def _distance(self, weights_G: Tensor | None) -> NDArray:
+    def _distance(self, weights_G: Tensor | None) -> NDArray[np.floating]:
         if self.images == 0:
             raise ValueError("no activations were added")
         D_LL = torch.stack([sums.distance(weights_G).cpu() for sums in self._sums]).mean(0)

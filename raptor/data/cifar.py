@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torchvision import datasets as published
 
-from raptor.data.module import Images
+from raptor.data.sampling import Images
 from raptor.data.small_images import Resized, SmallImages, fetched
 from raptor.errors import ConfigError
 from raptor.utils.files import user_path

@@ -10,7 +10,8 @@ from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 from torchvision.transforms.v2 import functional as TF
 
-from raptor.data.module import ImageData, Images
+from raptor.data.module import ImageData
+from raptor.data.sampling import Images
 from raptor.errors import ConfigError
 from raptor.models.io import tensors_fingerprint
 

@@ -14,7 +14,7 @@ from torchvision.datasets import FashionMNIST as Published
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import extract_archive
 
-from raptor.data.module import Images
+from raptor.data.sampling import Images
 from raptor.data.small_images import Resized, SmallImages, fetched
 from raptor.errors import ConfigError
 from raptor.utils.files import user_path

@@ -13,9 +13,10 @@ from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 
 from raptor.data.listing import list_pictures
-from raptor.data.module import ImageData, Images
+from raptor.data.module import ImageData
 from raptor.data.pictures import picture_extensions, read_picture
 from raptor.data.pixels import SPLITS
+from raptor.data.sampling import Images
 from raptor.errors import ConfigError
 from raptor.utils.files import user_path
 

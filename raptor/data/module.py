@@ -203,7 +203,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
         """Training images as validation images are prepared."""
         return self.train_images
 
-    def loader(self, dataset: Any, persistent: bool = False, **kwargs: Any) -> DataLoader:
+    def loader(self, dataset: Any, persistent: bool = False, **kwargs: Any) -> DataLoader[Any]:
         """A loader with the workers of this configuration."""
         options = {
             "num_workers": self.num_workers,
@@ -226,7 +226,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
         """Height and width of the images that datasets and random transforms give."""
         return self.input_shape[1:]
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the whole training, beginning with the step that the trainer has reached."""
         trainer = self.trainer
         if trainer is None:
@@ -246,12 +246,12 @@ class ImageData(Omissions, LightningDataModule, ABC):
         marks: Any = self.held_out
         return self.loader(TrainingSet(images, self._augment(), self.seed, marks), batch_sampler=sampler)
 
-    def val_dataloader(self) -> list[DataLoader]:
+    def val_dataloader(self) -> list[DataLoader[Any]]:
         """All images to judge by, in order: one loader for each of ``eval_splits``, after the training for ``val``."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         return [self.eval_loader(split) for split in (self.eval_splits if fitting else ("val",))]
 
-    def eval_loader(self, split: str) -> DataLoader:
+    def eval_loader(self, split: str) -> DataLoader[Any]:
         """All images of :meth:`eval_images` in order."""
         if split in self.eval_samples:
             return DataLoader(self.eval_samples[split], batch_size=self.eval_batch_size, collate_fn=as_is)
@@ -260,7 +260,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
             images = Subset(images, range(trainer.global_rank, len(images), trainer.world_size))
         return self.loader(images, persistent=True, batch_size=self.eval_batch_size)
 
-    def train_images_dataloader(self, limit: int | None = None) -> DataLoader:
+    def train_images_dataloader(self, limit: int | None = None) -> DataLoader[Any]:
         """The first ``limit`` training images of a fixed shuffle, once, without augmentation."""
         order = torch.randperm(len(self.train_images), generator=torch.Generator().manual_seed(0))
         chosen: Subset[Any] = Subset(self.train_images, order[:limit].tolist())  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from raptor.errors import SampleError
 
@@ -119,7 +119,7 @@ def _upright(path: str | Path) -> Image.Image:
 
 
 def _reason(path: str | Path, error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         empty = Path(path).is_file() and not Path(path).stat().st_size
         return "the file is empty" if empty else "its content is none of the formats that Pillow knows"
     if isinstance(error, OSError) and error.strerror:

@@ -104,7 +104,7 @@ class Lenient(Dataset[Any]):
             return Skipped(str(error))
 
 
-class SkippingLoader(DataLoader):
+class SkippingLoader(DataLoader[Any]):
     """A loader over a :class:`Lenient` dataset: batches of what is good, reports of what is not.
 
     Parameters

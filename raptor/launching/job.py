@@ -53,7 +53,7 @@ class JobSpec:
         return cls(command, plain, code, grace, folder.about)
 
     @property
-    def entry(self) -> Command:
+    def entry(self) -> Command[Any]:
         """The command."""
         return find_command(self.command)
 
@@ -101,7 +101,7 @@ class JobSpec:
 FrozenJob = JobSpec  # its former name, in the files of jobs that wait in SLURM's queue
 
 
-def find_command(name: str) -> Command:
+def find_command(name: str) -> Command[Any]:
     """Return a command by its name: ``raptor.train`` for ``train``."""
     return importlib.import_module(f"raptor.{name}").main
 

@@ -13,9 +13,9 @@ import numpy as np
 from raptor.errors import ConfigError
 from raptor.runs.folder import RESULT
 from raptor.runs.groups import Configuration, Configurations, Record, RunGroup, group_records
-from raptor.runs.identity import STATUS
 from raptor.runs.labels import label_groups
 from raptor.runs.migration import read_options
+from raptor.runs.status import STATUS
 from raptor.utils.files import read_json
 
 log = logging.getLogger(__name__)

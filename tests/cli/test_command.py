@@ -238,7 +238,9 @@ def test_a_damaged_checkpoint_is_named_and_can_be_deleted(call: Callable[..., No
     (folder / "result.json").unlink()
     checkpoint = folder / "checkpoints" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(SystemExit, match=r"last\.ckpt: expected a file that is not damaged .*delete it to start this run"):
+    with pytest.raises(
+        SystemExit, match=r"last\.ckpt: expected a file that is not damaged .*delete it to start this run"
+    ):
         call("train", *SMALL, "name=one")
     checkpoint.unlink()
     call("train", *SMALL, "name=one")
