@@ -1,0 +1,197 @@
+"""What makes another run: every option, as it declares."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+import typing
+from collections.abc import Iterator
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from raptor.cli import sweeps
+from raptor.runs.identity import differences, digest, flatten
+from raptor.runs.migration import upgrade
+from raptor.utils.options import Choice, Key, is_options, keys, parse
+
+ROOTS = {
+    "train": [
+        [],
+        ["task=distill"],
+        ["task=classifier", "teacher.weights=null"],
+        ["task=linear_probe"],
+        ["task=segmentation_probe"],
+        ["task=depth_probe"],
+        ["task=partitions"],
+        ["method=fast"],
+    ],
+    "phases": [[]],
+    "dynamics": [[]],
+    "extract": [[]],
+}
+# values that stand beside others, which a change alone would contradict
+APART = {
+    "surrogate.k",
+    "surrogate.phases",
+    "task.nearest",
+    "extract.part",
+    "phases.eps",
+    "precision",
+    "trainer.precision",
+}
+
+
+def root(command: str, overrides: list[str]) -> Any:
+    GlobalHydra.instance().clear()
+    (job,) = sweeps.jobs(command, overrides)
+    return importlib.import_module(f"raptor.{command}").main.parse(job.config)
+
+
+def nodes(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Key]]:
+    """Every option of a tree, with the node that has it."""
+    for key in keys(type(node)):
+        value, full = getattr(node, key.name), f"{prefix}.{key.name}" if prefix else key.name
+        if is_options(type(value)):
+            yield from nodes(value, full)
+        elif not isinstance(value, Choice) and not (isinstance(value, dict) and value):
+            yield full, node, key
+
+
+def another(key: Key, value: Any) -> Any:
+    """Another value of the option's type; MISSING where there is none to make up."""
+    kinds = [part for part in _parts(key.type) if part is not type(None)]
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            others = [item for item in get_args(kind) if item != value]
+            return others[0] if others else MISSING
+        if kind is bool:
+            return not value
+        if kind in (int, float):
+            bound = dict(key.limits).get("<=", dict(key.limits).get("<"))
+            number = value if isinstance(value, int | float) else 1
+            return kind(number / 2 + 0.25) if bound == 1 else kind(number + 1)
+        if kind is str:
+            return "another"
+        if get_origin(kind) is list:
+            inner = next(iter(_parts(get_args(kind)[0])))
+            if get_origin(inner) is Literal:
+                return [item for item in get_args(inner) if [item] != value][:1]
+            return [inner(3), inner(4)] if inner in (int, float, str) else MISSING
+    return MISSING
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (typing.Union, type(int | str)) else (annotation,)
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides"), [(command, overrides) for command, lists in ROOTS.items() for overrides in lists]
+)
+def test_an_option_makes_another_run_as_it_declares(command: str, overrides: list[str]) -> None:
+    config = root(command, overrides)
+    before, changed = flatten(config), 0
+    for full, node, key in nodes(config):
+        if full in APART:
+            continue
+        value = another(key, earlier := getattr(node, key.name))
+        if value is MISSING or value == earlier:
+            continue
+        hidden = full.split(".")[0] in {k.name for k in keys(type(config)) if not k.identity}
+        object.__setattr__(node, key.name, value)
+        after = flatten(config)
+        object.__setattr__(node, key.name, earlier)
+        watches = full.startswith("callbacks.")
+        expected = key.identity and not hidden and not watches
+        assert (differences(after, {k: v for k, (v, _) in before.items()}) != {}) is expected, full
+        assert (digest(after) != digest(before)) is expected, full
+        changed += 1
+    assert changed > 15
+
+
+def test_names_and_ways_of_looking_are_no_part_of_a_run() -> None:
+    one = flatten(root("train", []))
+    watching = ["name=a", "study=b", "trainer.refresh_every=7", "logger=tensorboard", "callbacks.snapshots.steps=[3]"]
+    assert flatten(root("train", watching)) == one
+    monitor = "+callbacks.stats._target_=pytorch_lightning.callbacks.DeviceStatsMonitor"
+    assert flatten(root("train", [monitor])) == one
+
+
+@pytest.mark.parametrize("name", ["EMAWeightAveraging", "EarlyStopping", "StochasticWeightAveraging"])
+def test_callbacks_that_may_change_the_weights_make_another_run(name: str) -> None:
+    target = f"+callbacks.mine._target_=pytorch_lightning.callbacks.{name}"
+    more = {
+        "EarlyStopping": ["+callbacks.mine.monitor=val/top1"],
+        "StochasticWeightAveraging": ["+callbacks.mine.swa_lrs=0.1"],
+    }
+    assert digest(flatten(root("train", [target, *more.get(name, [])]))) != digest(flatten(root("train", [])))
+
+
+def test_a_key_that_a_record_lacks_had_its_default() -> None:
+    flat = flatten(root("train", []))
+    record = {key: value for key, (value, _) in flat.items()}
+    del (
+        record["task.rollout_growth"],
+        record["trainer.detect_anomaly" if "trainer.detect_anomaly" in record else "seed"],
+    )
+    assert differences(flat, record) == {}
+    assert list(differences(flatten(root("train", ["task.rollout_growth=0.5"])), record)) == ["task.rollout_growth"]
+
+
+def test_the_code_of_a_user_is_part_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(factor: int) -> None:
+        (tmp_path / "my_loss.py").write_text(
+            textwrap.dedent(f"""
+            class MyLoss:
+                def __init__(self, weight: float = 1.0):
+                    self.weight = weight
+
+                def __call__(self, pred, target, layout):
+                    return {factor} * (pred - target).square().mean()
+            """)
+        )
+
+    monkeypatch.syspath_prepend(tmp_path)
+    loss = "task.loss={_target_:my_loss.MyLoss,weight:2.0}"
+    write(1)
+    clean = ["~task.loss", "+" + loss]
+    one = flatten(root("train", clean))
+    assert one["task.loss"][0].startswith("my_loss:MyLoss@")
+    assert one["task.loss.weight"] == (2.0, 1.0)
+    write(2)
+    monkeypatch.delitem(sys.modules, "my_loss")
+    assert list(differences(flatten(root("train", clean)), {k: v for k, (v, _) in one.items()})) == ["task.loss"]
+
+
+def test_former_names_of_targets_and_keys() -> None:
+    old = {
+        "surrogate": {"start": "mean"},
+        "task": {"optimizer": {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.1}},
+        "logger": {"csv": {"_target_": "nowhere.Logger"}},
+    }
+    new = upgrade(old)
+    assert new["surrogate"] == {"init": "mean"}
+    assert new["task"]["optimizer"] == {"_target_": "raptor.training.options.AdamWOptions", "lr": 0.1}
+    assert "logger" not in new
+
+
+def test_targets_of_former_code_can_be_located() -> None:
+    from raptor.runs.migration import TARGETS
+    from raptor.utils.targets import locate
+
+    for new in TARGETS.values():
+        assert callable(locate(new, "task"))
+
+
+def test_parse_is_the_inverse_of_what_is_written(tmp_path: Path) -> None:
+    GlobalHydra.instance().clear()
+    (job,) = sweeps.jobs("train", [])
+    from omegaconf import OmegaConf
+
+    command = importlib.import_module("raptor.train").main
+    written = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(job.config, resolve=True)))
+    assert flatten(parse(command.options, written)) == flatten(command.parse(job.config))
