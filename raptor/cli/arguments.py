@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from raptor.utils.files import CONFIGS
 
 
 def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -29,3 +35,32 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     known, others = parser.parse_known_intermixed_args(arguments)
     known.overrides = [*known.overrides, *(o for o in others if not o.startswith("-"))]
     return known
+
+
+def without_null_groups(config_name: str, arguments: Sequence[str]) -> list[str]:
+    """Rewrite ``GROUP=null``, which Hydra refuses, as the deletion of the group, or as nothing where it is the default.
+
+    Parameters
+    ----------
+    config_name
+        Root configuration, without ``.yaml``.
+    arguments
+        Command line or overrides.
+    """
+    root = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text())
+    chosen = {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+    found = []
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        if value == "null" and group in chosen:
+            found += [] if chosen[group] is None else [f"~{group}"]
+        else:
+            found.append(argument)
+    return found
+
+
+def expand_home() -> None:
+    """Replace a leading ``~`` in the environment's roots, as a shell does where it is not quoted."""
+    for name, value in os.environ.items():
+        if name.startswith("RAPTOR_") and value.startswith("~"):
+            os.environ[name] = str(Path(value).expanduser())

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import sweeps
-from raptor.cli.arguments import read_arguments
+from raptor.cli.arguments import expand_home, read_arguments, without_null_groups
 from raptor.cli.logs import set_up_logging
 from raptor.cli.messages import explain
 from raptor.errors import ConfigError
@@ -75,6 +75,8 @@ class Command(Generic[Options]):
         """Run what the command line says. Errors that a user can repair end it with one message and exit code 1."""
         # Hydra otherwise prints and exits by itself, which hides our messages behind its traceback
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+        expand_home()
+        sys.argv[1:] = without_null_groups(self.name, sys.argv[1:])
         arguments = read_arguments(sys.argv[1:])
         try:
             if arguments.help and (topics := [o for o in arguments.overrides if "=" not in o]):

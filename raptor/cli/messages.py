@@ -8,7 +8,7 @@ from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -36,11 +36,22 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
     # processes that load data or fill stores hand on their errors as text
     if handed_on := re.search(r"(?s)\nraptor\.errors\.\w+: (.*)", "\n".join(map(str, causes))):
         return handed_on[1].strip()
+    if isinstance(error, OverrideParseException):
+        return str(_unquoted(error.override))
     if isinstance(error, HydraException) and (unknown := _unknown_override(config_name, overrides)):
         return str(unknown)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return "\n".join(dict.fromkeys(str(c) for c in causes))
     return None
+
+
+def _unquoted(override: str) -> RaptorError:
+    """Explain an override that Hydra's grammar does not read: most often a value that needs quotes."""
+    key, _, value = override.partition("=")
+    fix = f"quote the value, twice for the shell: '{key}=\"{value}\"'"
+    if "~" in value:
+        fix += "; quotes keep ~ as it is, so write $HOME in its place"
+    return RaptorError.of(key or override, value, "a value that Hydra's grammar reads", fix)
 
 
 def _unknown_override(config_name: str, overrides: Sequence[str]) -> RaptorError | None:

@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from raptor.cli.arguments import without_null_groups
 from raptor.errors import ConfigError
 from raptor.utils.files import CONFIGS
 
@@ -51,6 +52,7 @@ def jobs(config_name: str, overrides: Sequence[str]) -> list[Job]:
     overrides
         As on the command line; what they leave open is swept as ``hydra.sweeper.params`` says.
     """
+    overrides = without_null_groups(config_name, overrides)
     running = GlobalHydra.instance().is_initialized()  # a command that asks: its search path holds here too
     with nullcontext() if running else hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         root = hydra.compose(config_name, [o for o in overrides if not _sweeps(o)], return_hydra_config=True)

@@ -236,6 +236,10 @@ class TrainerOptions:
     def __post_init__(self) -> None:
         if self.max_steps in (None, -1) and self.max_epochs in (None, -1):
             raise Invalid("max_steps", self.max_steps, "a limit in max_steps or max_epochs", "set one of them to >= 0")
+        for key in ("overfit_batches", "limit_train_batches"):
+            if getattr(self, key):
+                expected = "null or 0: batches are a function of seed and step, and one epoch is the whole training"
+                raise Invalid(key, getattr(self, key), expected, "set trainer.max_steps, or take data with fewer images")
         if self.precision == "16-mixed":
             if self.accelerator not in ("gpu", "cuda"):
                 expected = f"32-true or bf16-mixed with trainer.accelerator={self.accelerator}: float16 needs a GPU"
