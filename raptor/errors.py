@@ -65,6 +65,10 @@ class LaunchError(RaptorError):
     """Jobs that cannot be started, or that failed."""
 
 
+class Unfinished(RaptorError):
+    """A training that ended before its last step by a limit of the user's; the same command continues it."""
+
+
 class StoreError(RaptorError):
     """A pixel cache or activation store that is missing, incomplete, damaged, or another than asked for."""
 

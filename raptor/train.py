@@ -12,7 +12,8 @@ from raptor.cli.command import command
 from raptor.data.options import DataNode, SourceNode
 from raptor.models.options import SurrogateOptions, TeacherNode
 from raptor.runs.folder import RunFolder
-from raptor.runs.identity import check_inputs
+from raptor.runs.identity import check_inputs, identity
+from raptor.runs.migration import roots
 from raptor.runs.options import RecipeOptions, RunOptions
 from raptor.tasks.context import Context, TaskNode
 from raptor.training.options import CallbackNode, LoggerNode, TrainerOptions
@@ -85,8 +86,7 @@ def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
 
     from raptor.models.io import state_fingerprint
     from raptor.runs.history import curves, read_metrics
-    from raptor.training.checkpoints import CHECKPOINT
-    from raptor.training.curves import finish
+    from raptor.training.fit import fit, steps_left
     from raptor.training.trainer import build_trainer, check_processes
 
     begin = time.monotonic()
@@ -98,17 +98,7 @@ def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
     task = options.task.build(context)
     check_processes(trainer, task, data)
 
-    checkpoint = run.path / CHECKPOINT if (run.path / CHECKPOINT).is_file() else None
-    log.info("%s: %s for %d steps%s", run, task.name, trainer.max_steps, ", continued" if checkpoint else "")
-    loggers, status = trainer.loggers, "failed"
-    try:
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        trainer.loggers = []  # the last validation is the result, no point of the curves
-        validated = trainer.validate(task, datamodule=data, verbose=False)
-        metrics = validated[0] if validated else {}
-        status = "success"
-    finally:
-        finish(loggers, status)
+    metrics = fit(trainer, task, data, identity(options, roots(options)))
     if not trainer.is_global_zero:
         return {"metrics": metrics}
 
@@ -125,6 +115,7 @@ def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
         "metrics": metrics,
         **task.details(),
         "steps": trainer.global_step,
+        **({"ended_early": left} if (left := steps_left(trainer)) > 0 else {}),
         "seconds": round(time.monotonic() - begin, 1),
         "history": curves(read_metrics(run.path)),
     }

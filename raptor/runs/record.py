@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from raptor.errors import Unfinished
 from raptor.runs import provenance
 from raptor.runs.status import STATUS
 from raptor.runs.storage import overwrite
@@ -104,7 +105,7 @@ class Record:
             slurm = self.status["slurm"]
             self.status["slurm"] = slurm | {"restarts": slurm.get("restarts", 0) + 1}
             self.update(state="preempted", preempted=self.status["preempted"] + 1)
-        elif isinstance(error, KeyboardInterrupt | SystemExit) or signals.is_stop_requested():
+        elif isinstance(error, KeyboardInterrupt | SystemExit | Unfinished) or signals.is_stop_requested():
             self.update(state="interrupted", error=f"stopped by {signals.reason()}" if signals.reason() else what)
         else:
             self.update(state="failed", error=what)

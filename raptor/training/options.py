@@ -171,7 +171,7 @@ class LoggerNode(Choice):
     """A Lightning logger; it never changes what is computed."""
 
 
-PRECISIONS = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
+PRECISIONS = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 @options
@@ -239,7 +239,7 @@ class TrainerOptions:
         for key in ("overfit_batches", "limit_train_batches"):
             if getattr(self, key):
                 expected = "null or 0: batches are a function of seed and step, and one epoch is the whole training"
-                raise Invalid(key, getattr(self, key), expected, "set trainer.max_steps, or take data with fewer images")
+                raise Invalid(key, getattr(self, key), expected, "set trainer.max_steps, or use fewer images")
         if self.precision == "16-mixed":
             if self.accelerator not in ("gpu", "cuda"):
                 expected = f"32-true or bf16-mixed with trainer.accelerator={self.accelerator}: float16 needs a GPU"

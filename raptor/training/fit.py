@@ -1,0 +1,79 @@
+"""One training from its first or next step to the last, and the validation of what came out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Timer
+
+from raptor.errors import Unfinished
+from raptor.training.checkpoints import CHECKPOINT
+from raptor.training.curves import finish
+
+log = logging.getLogger(__name__)
+
+
+def fit(trainer: pl.Trainer, task: Any, data: Any, hyperparameters: Mapping[str, Any]) -> dict[str, float]:
+    """Train from the checkpoint in the run folder, if there is one, and validate.
+
+    Parameters
+    ----------
+    trainer
+        Bound to the run folder.
+    task
+        The Lightning module.
+    data
+        Its data module.
+    hyperparameters
+        Flat configuration for the loggers.
+
+    Returns
+    -------
+    dict
+        Metrics of the last validation, which the loggers get as a row at the last step.
+
+    Raises
+    ------
+    Unfinished
+        If the time limit ended the training before its last step; the same command continues.
+    """
+    checkpoint = Path(trainer.default_root_dir) / CHECKPOINT
+    path = checkpoint if checkpoint.is_file() else None
+    log.info("%s: %d steps%s", task.name, trainer.max_steps, ", continued" if path else "")
+    loggers, status = trainer.loggers, "failed"
+    for logger in loggers:
+        logger.log_hyperparams(dict(hyperparameters))
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
+        _check_time(trainer, checkpoint)
+        trainer.loggers = []  # as points of the curves, Lightning would log it at another step
+        validated = trainer.validate(task, datamodule=data, verbose=False)
+        metrics = dict(validated[0]) if validated else {}
+        for logger in loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+        status = "success"
+    finally:
+        finish(loggers, status)
+    return metrics
+
+
+def steps_left(trainer: pl.Trainer) -> int:
+    """Return the steps that a callback left out by ending the training early."""
+    left = trainer.max_steps - trainer.global_step
+    if left > 0:
+        log.warning("a callback ended the training at step %d of %d", trainer.global_step, trainer.max_steps)
+    return left
+
+
+def _check_time(trainer: pl.Trainer, checkpoint: Path) -> None:
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    if trainer.global_step < trainer.max_steps and any((timer.time_remaining() or 0) <= 0 for timer in timers):
+        trainer.save_checkpoint(checkpoint, weights_only=False)
+        expected = f"time for all steps; it ended at step {trainer.global_step} of {trainer.max_steps}, which is saved"
+        limit = max(timer._duration or 0 for timer in timers)
+        fix = "run the same command with a longer trainer.max_time, or null: it continues"
+        raise Unfinished.of("trainer.max_time", f"{limit:.0f} s", expected, fix)
