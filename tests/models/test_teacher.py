@@ -47,7 +47,7 @@ def test_layers_composed_equal_timm_exactly(name: str, grid: tuple[int, int]) ->
     with torch.no_grad():
         x = teacher.embed(images)
         middle = teacher.num_layers // 2
-        acts = torch.cat([teacher.layers(x, 0, middle), teacher.layers(teacher.last(x), teacher.num_layers)], dim=1)
+        acts = torch.cat([teacher.layers(x, 0, middle), teacher.layers(teacher.run_to(x), teacher.num_layers)], dim=1)
         end = teacher.layers(acts[:, -1], middle)[:, -1]
         assert torch.equal(teacher.norm(end), vit.forward_features(images))
         assert torch.equal(teacher(images), vit.forward_features(images))
