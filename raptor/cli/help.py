@@ -10,7 +10,7 @@ from typing import Any
 import hydra
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from raptor.errors import show
@@ -46,7 +46,7 @@ def show_options(root: type[RunOptions], topics: Sequence[str], overrides: Seque
         if cls is None:
             names = [key.name for key in keys(root)]
             raise unknown_key(topic, None, names)
-        console.print(_table(topic, cls, node))
+        _print(console, topic, cls, node)
         options = sorted(path.stem for path in (CONFIGS / topic).glob("*.yaml"))
         if options:
             console.print(Text(f"{topic}=" + " | ".join(options) + "\n"), soft_wrap=True)
@@ -67,28 +67,32 @@ def _class_of(root: Any, topic: str, node: Any) -> Any:
     return cls
 
 
-def _table(topic: str, cls: Any, node: Any) -> Table:
+def _print(console: Console, topic: str, cls: Any, node: Any) -> None:
     doc = " ".join((getattr(cls, "__doc__", "") or "").strip().split("\n\n")[0].split())
-    table = Table(title=f"{topic}: {doc}", title_justify="left", show_lines=False, expand=False)
-    for heading in ("key", "value", "default", "expected", "meaning", "another run"):
-        table.add_column(heading, overflow="fold")
-    for row in _rows(topic, cls, node):
-        table.add_row(*map(Text, row))
-    return table
+    console.print(Text(f"{topic}: {doc}", style="bold"), "")
+    for name, value, facts, meaning in _rows(topic, cls, node):
+        console.print(Text(f"{name} = {value}", style="cyan"), Text(facts, style="dim"))
+        if meaning:
+            console.print(Padding(Text(meaning), (0, 0, 0, 4)))
+    console.print("")
 
 
-def _rows(topic: str, cls: Any, node: Any) -> Iterator[tuple[str, ...]]:
+def _rows(topic: str, cls: Any, node: Any) -> Iterator[tuple[str, str, str, str]]:
+    """List the keys of a node: name, value, facts about valid values, meaning."""
     if not is_options(cls):
         for name, value in (node or {}).items() if OmegaConf.is_dict(node) else ():
-            yield f"{topic}.{name}", _short(value), "", "", "", "yes"
+            yield f"{topic}.{name}", _short(value), "", ""
         return
     for key in keys(cls):
         value = OmegaConf.select(node, key.name) if OmegaConf.is_dict(node) else None
         classes = node_classes(key.type)
-        default = "required" if key.default is MISSING else "" if classes else show(key.default)
-        expected = f"see --help {topic}.{key.name}" if classes else key.expected
-        doc = f"{key.doc} ({key.unit})" if key.unit else key.doc
-        yield f"{topic}.{key.name}", _short(value), default, expected, doc, "yes" if key.identity else "no"
+        facts = [f"a node: see --help {topic}.{key.name}" if classes else key.expected]
+        if not classes:
+            facts.append("required" if key.default is MISSING else f"default {show(key.default)}")
+        if not key.identity:
+            facts.append("does not make another run")
+        meaning = f"{key.doc} [{key.unit}]" if key.unit else key.doc
+        yield f"{topic}.{key.name}", _short(value), f"({'; '.join(facts)})", meaning
 
 
 def _short(value: Any) -> str:

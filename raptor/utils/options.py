@@ -106,7 +106,10 @@ class Key:
     def expected(self) -> str:
         """What a valid value is, in words: ``integer >= 1``, ``true or false``, ``exact, greedy or null``."""
         first, *others = dict.fromkeys(_words(self.type))
+        bounds = dict(self.limits)
         limits = "".join(f" {relation} {show(bound)}" for relation, bound in self.limits)
+        if bounds.keys() == {">=", "<="}:
+            limits = f" from {show(bounds['>='])} to {show(bounds['<='])}"
         return " or ".join([f"{first}{limits}", *others])
 
 
