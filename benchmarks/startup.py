@@ -26,7 +26,7 @@ def first_step_seconds() -> float:
         begin = time.perf_counter()
         process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and not any(
-            "train/loss" in p.read_text() for p in Path(folder).rglob("metrics.jsonl")
+            "train/loss" in p.read_text(encoding="utf-8") for p in Path(folder).rglob("metrics.jsonl")
         ):
             time.sleep(0.02)
         elapsed = time.perf_counter() - begin

@@ -18,6 +18,7 @@ from raptor.launching.plan import freeze, launcher_options, run_here, sort_all, 
 from raptor.launching.stage import Stage
 from raptor.report import folder
 from raptor.reporting.options import ReproduceOptions
+from raptor.runs.folder import RunFolder
 from raptor.utils.terminal import plain
 
 log = logging.getLogger("raptor.reproduce")
@@ -26,7 +27,7 @@ COMMANDS = ("extract", "train", "phases", "dynamics", "report")
 
 
 @command(ReproduceOptions, folder)
-def main(options: ReproduceOptions, run: object) -> None:
+def main(options: ReproduceOptions, run: RunFolder) -> None:
     """Submit, or run, what is missing of a study."""
     launcher = launcher_options(HydraConfig.get().launcher)
     given = {o: o.lstrip("+").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task}
@@ -53,11 +54,11 @@ def main(options: ReproduceOptions, run: object) -> None:
     study = Path(options.paths.runs) / str(options.study)
     if isinstance(launcher, SlurmOptions):
         Console().print(_summary(stages, submit(stages, launcher)))
-        log.info("python -m raptor.status %s shows how they do; the report will stand in %s", study, options.output)
+        log.info("python -m raptor.status %s shows how they do; the report will stand in %s", study, run)
     elif failed := run_here(stages, launcher):
         raise LaunchError(f"{failed} jobs failed: python -m raptor.status {study} says why; the same command goes on")
     else:
-        log.info("%s: the report of %d jobs", options.output, sum(len(stage.jobs) for stage in stages) - 1)
+        log.info("%s: the report of %d jobs", run, sum(len(stage.jobs) for stage in stages) - 1)
 
 
 def _newest(stages: list[Stage]) -> bool:

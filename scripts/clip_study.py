@@ -96,7 +96,7 @@ def backbones(runs: Path, k: int) -> dict[str, Surrogate]:
     for block in assembled.blocks:
         block.load_state_dict(stage1.of(block.phase).state_dict())
     snapshots = sorted((runs / f"surrogate-k{k}-seed0" / "snapshots").iterdir(), key=lambda p: int(p.name))
-    steps = json.loads((runs / f"surrogate-k{k}-seed0" / "result.json").read_text())["steps"]
+    steps = json.loads((runs / f"surrogate-k{k}-seed0" / "result.json").read_text(encoding="utf-8"))["steps"]
     return {"untrained": untrained, "0": assembled} | {p.name: raptor.load(p) for p in snapshots} | {str(steps): final}
 
 
@@ -157,7 +157,7 @@ def main() -> None:
     study["channels"] = channel_energy(freeze(teacher), data)
     study["surrogates"] = {}
     for k in KS:
-        result = json.loads((arguments.runs / f"surrogate-k{k}-seed0" / "result.json").read_text())
+        result = json.loads((arguments.runs / f"surrogate-k{k}-seed0" / "result.json").read_text(encoding="utf-8"))
         models = backbones(arguments.runs, k)
         probes = {step: probe(model, data, f"k={k}, {step}") for step, model in models.items()}
         start = {step: start_fidelity(models[step], teacher, data) for step in ("untrained", "0")}

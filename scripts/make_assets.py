@@ -26,24 +26,26 @@ def main() -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, DESCRIPTION):
         shutil.copyfile(demo / "teacher" / name, target / name)
-    config = (demo / "teacher" / "config.yaml").read_text()
-    (target / "config.yaml").write_text(config.replace(f"runs: {runs}\n", "runs: runs\n"))  # wherever they lay
+    config = (demo / "teacher" / "config.yaml").read_text(encoding="utf-8")
+    (target / "config.yaml").write_text(config.replace(f"runs: {runs}\n", "runs: runs\n"), encoding="utf-8")
     pictures = Path(__file__).parent.parent / "docs" / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         shutil.copyfile(demo / "report" / "figures" / name, pictures / name)
     docs = pictures.parent
-    put_table(docs.parent / "README.md", "demo", (demo / "report" / "table.md").read_text().split("\n\n")[0])
+    table = (demo / "report" / "table.md").read_text(encoding="utf-8")
+    put_table(docs.parent / "README.md", "demo", table.split("\n\n")[0])
     if (mini / "report.html").is_file():
         shutil.copyfile(mini / "figures" / "figure7.png", pictures / "table1_mini.png")
-        tables = [(mini / name).read_text().strip() for name in ("table.md", "surrogates.md")]
+        tables = [(mini / name).read_text(encoding="utf-8").strip() for name in ("table.md", "surrogates.md")]
         put_table(docs / "results" / "table1_mini.md", "mini", "\n\n".join(tables))
 
 
 def put_table(page: Path, name: str, table: str) -> None:
     """Put a table between the marks of its name in a page."""
     marked = re.compile(rf"(<!-- {name} table.*? -->\n).*?(<!-- end of {name} table -->)", re.DOTALL)
-    page.write_text(marked.sub(lambda marks: f"{marks[1]}{table}\n{marks[2]}", page.read_text()))
+    text = marked.sub(lambda marks: f"{marks[1]}{table}\n{marks[2]}", page.read_text(encoding="utf-8"))
+    page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

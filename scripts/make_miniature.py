@@ -207,7 +207,7 @@ def write_nyuv2(root: Path, rng: np.random.Generator) -> None:
             image.save(root / names[0])
             Image.fromarray(stored).save(root / names[1])
             rows.append(",".join(names))
-        (root / f"data/nyu2_{split}.csv").write_text("\n".join(rows) + "\n")
+        (root / f"data/nyu2_{split}.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def main() -> None:

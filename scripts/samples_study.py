@@ -180,7 +180,7 @@ def gather(runs: list[Run], folder: Path) -> dict[str, Any]:
     points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     seconds: dict[str, list[float]] = defaultdict(list)
     for run in runs:
-        result = json.loads((folder / run.name / "result.json").read_text())
+        result = json.loads((folder / run.name / "result.json").read_text(encoding="utf-8"))
         points[run.arm][run.images].append(round(r2(result["metrics"]), 4))
         seconds[f"{run.arm} {run.images}"].append(result["seconds"])
     return {"r2": points, "seconds": {key: round(fmean(values)) for key, values in seconds.items()}}

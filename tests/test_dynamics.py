@@ -32,7 +32,7 @@ TRAIN = ["trainer.max_steps=2", "trainer.enable_progress_bar=false", "surrogate.
 @pytest.fixture(autouse=True)
 def loud_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let errors through as exceptions, not as the exit of a process."""
-    monkeypatch.setattr("raptor.cli.command.explain", lambda error, config_name: None)
+    monkeypatch.setattr("raptor.cli.command.explain", lambda *_: None)
 
 
 @pytest.mark.slow

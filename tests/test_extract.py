@@ -24,7 +24,7 @@ Call = Callable[..., None]
 @pytest.fixture(autouse=True)
 def loud_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let errors through as exceptions, not as the exit of a process."""
-    monkeypatch.setattr("raptor.cli.command.explain", lambda error, config_name: None)
+    monkeypatch.setattr("raptor.cli.command.explain", lambda *_: None)
 
 
 def result(tmp_path: Path, name: str) -> dict[str, object]:

@@ -47,7 +47,7 @@ def without_null_groups(config_name: str, arguments: Sequence[str]) -> list[str]
     arguments
         Command line or overrides.
     """
-    root = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text())
+    root = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))
     chosen = {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
     found = []
     for argument in arguments:

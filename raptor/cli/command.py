@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import sweeps
 from raptor.cli.arguments import expand_home, read_arguments, without_null_groups
-from raptor.cli.logs import set_up_logging
+from raptor.cli.logs import replace_unprintable, set_up_logging
 from raptor.cli.messages import explain
 from raptor.errors import ConfigError
 from raptor.runs.folder import RunFolder
@@ -75,6 +75,7 @@ class Command(Generic[Options]):
         """Run what the command line says. Errors that a user can repair end it with one message and exit code 1."""
         # Hydra otherwise prints and exits by itself, which hides our messages behind its traceback
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+        replace_unprintable()
         expand_home()
         sys.argv[1:] = without_null_groups(self.name, sys.argv[1:])
         arguments = read_arguments(sys.argv[1:])

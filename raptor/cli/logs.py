@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import warnings
 
 EXPECTED = (
@@ -14,6 +16,13 @@ EXPECTED = (
     "jit.script` is deprecated",  # torch's own, when it differentiates forward
     "`srun` command is available",  # jobs are submitted by hydra/launcher=slurm
 )
+
+
+def replace_unprintable() -> None:
+    """Print ``?`` for characters that the locale's encoding lacks, where Python would end with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="replace")
 
 
 def set_up_logging() -> None:

@@ -90,7 +90,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
             f"{folder} {what}: give the folder of a finished run (it holds {WEIGHTS} and {DESCRIPTION})"
         )
     try:
-        description = json.loads(path.read_text())
+        description = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path} is damaged ({error}): copy it again, or run the job again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT["format"]:

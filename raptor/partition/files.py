@@ -45,7 +45,7 @@ def read_phases(path: Path, num_layers: int) -> dict[str, Any]:
             f"surrogate.phases_file={path} does not exist: run python -m raptor.phases, or set it to null"
         )
     try:
-        phases = json.loads(path.read_text())
+        phases = json.loads(path.read_text(encoding="utf-8"))
         found, _, _ = phases["num_layers"], phases["solver"], dict(phases["boundaries"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"surrogate.phases_file={path} is no phases.json of raptor.phases ({error})") from error

@@ -14,7 +14,10 @@ class ReportOptions(RunOptions):
 
     command: ClassVar[str] = "report"
 
-    output: str = option("Folder of the report", identity=False)
+    study: str | int | float | None = option(  # type: ignore[assignment]
+        "Study in <paths.runs>; null takes the one whose run ended last", default=None, identity=False
+    )
+    output: str | None = option("Folder of the report; null takes report/ in the study", default=None, identity=False)
     table: dict[str, Any] | None = option("Backbones against data sets: rows, columns, runs", default=None, open=True)
     analysis: Literal["small_scale", "dynamics"] | None = option("Report of a study of its own kind", default=None)
     stages: list[str] = option("What raptor.reproduce runs before", default=[], identity=False)

@@ -130,11 +130,18 @@ def run_folders(root: Path) -> list[Path]:
     """Return the folders of a study, in order of name; none where it does not exist or cannot be listed."""
     try:
         with os.scandir(root) as entries:
-            return [root / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
+            return [root / name for name in sorted(entry.name for entry in entries if _is_folder(entry))]
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             log.warning("%s cannot be listed: %s", root, error.strerror)
         return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def read_record(folder: Path, configurations: Configurations) -> Record | None:

@@ -243,8 +243,8 @@ def _remove_marker_of(owner: Owner, marker: Path) -> None:
 def _birth(pid: int) -> str:
     """Boot of the machine and start of a process; empty if there is none."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
     state, *fields = stat.rpartition(")")[2].split()

@@ -155,7 +155,7 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
         ("phases", ["eps=0.1"], "solver=greedy"),
         ("phases", ["images=0"], "images=0: expected integer >= 1 or null"),
         ("phases", ["tokens=[hats]"], r"tokens=\[hats\]: expected list of"),
-        ("report", ["study=nothing"], "no finished run"),
+        ("report", ["study=nothing"], "study=nothing: expected a study with a finished run"),
     ],
 )
 def test_bad_input_gets_one_message_and_leaves_nothing_finished(
