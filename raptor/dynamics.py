@@ -108,7 +108,7 @@ def _say(run: RunFolder, before: int, networks: int, share: float) -> None:
 
 
 def _digest(options: DynamicsOptions) -> str:
-    """What networks measured before must have been measured with."""
+    """Compute the digest of what networks measured before must have been measured with."""
     made_of = {"config": identity(options, roots(options)), "inputs": inputs(options)}
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
 

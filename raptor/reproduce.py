@@ -32,18 +32,21 @@ def main(options: ReproduceOptions, run: RunFolder) -> None:
     launcher = launcher_options(HydraConfig.get().launcher)
     given = {o: o.lstrip("+").split("=")[0].split(".")[0] for o in HydraConfig.get().overrides.task}
     if "study" in given.values():
-        raise ConfigError("study: the experiment says which; to keep two apart, set paths.runs=... or RAPTOR_RUNS")
+        chosen = "the study of the experiment"
+        raise ConfigError.of("study", options.study, chosen, "to keep two apart, set paths.runs=... or RAPTOR_RUNS")
     handed_on = [o for o, key in given.items() if key == "paths"]
     experiment = HydraConfig.get().runtime.choices.get("experiment")
     if not options.stages:
-        raise ConfigError(f"experiment={experiment} lists no stages: choose one that does, such as table1_mini")
+        raise ConfigError.of("experiment", experiment, "an experiment with stages", "choose one, such as table1_mini")
     of_report = [o for o, key in given.items() if key in ("output", "title", "table")]
     lines = [*options.stages, shlex.join(["report", f"experiment={experiment}", *of_report])]
     stages = []
     for line in lines:
         name, *overrides = shlex.split(line)
         if name not in COMMANDS:
-            raise ConfigError(f"stages: {line!r} begins with none of {', '.join(COMMANDS)}")
+            raise ConfigError.of(
+                "stages", line, f"a line that begins with {' or '.join(COMMANDS)}", "correct that line"
+            )
         more = list(options.train) if name == "train" else []
         jobs = sweeps.jobs(name, [o for o in overrides if o != "-m"] + handed_on + more)
         stages.append(Stage(_title(name, overrides), freeze(name, [job.config for job in jobs], launcher)))
@@ -56,7 +59,8 @@ def main(options: ReproduceOptions, run: RunFolder) -> None:
         Console().print(_summary(stages, submit(stages, launcher)))
         log.info("python -m raptor.status %s shows how they do; the report will stand in %s", study, run)
     elif failed := run_here(stages, launcher):
-        raise LaunchError(f"{failed} jobs failed: python -m raptor.status {study} says why; the same command goes on")
+        fix = f"python -m raptor.status {study} prints why; the same command continues"
+        raise LaunchError.of("failed jobs", failed, "0", fix)
     else:
         log.info("%s: the report of %d jobs", run, sum(len(stage.jobs) for stage in stages) - 1)
 

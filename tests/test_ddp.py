@@ -52,7 +52,7 @@ def test_two_processes_have_the_losses_of_one(call: Callable[..., None], tmp_pat
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("task=linear_probe", "trainer.devices=2, trainer.num_nodes=1: task=linear_probe runs in one process"),
+        ("task=linear_probe", "trainer.devices=2: expected one process for task=linear_probe (trainer.num_nodes=1)"),
         ("data.batch_size=7", "data.batch_size=7 does not divide evenly over the 2 processes"),
     ],
 )

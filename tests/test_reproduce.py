@@ -70,8 +70,8 @@ def test_only_what_is_missing_runs(place: Path) -> None:
     ("wrong", "message"),
     [
         ("study=other", "study: the experiment says which"),
-        ("stages=['fit seed=0']", "begins with none of extract, train, phases, dynamics, report"),
-        ("stages=[]", "lists no stages"),
+        ("stages=['fit seed=0']", "expected a line that begins with extract or train"),
+        ("stages=[]", "expected an experiment with stages"),
         ("train=['trainer.max_step=2']", "unknown key 'trainer.max_step'"),
         ("hydra/launcher=basic", "unknown key 'hydra.launcher.jobs'"),
     ],

@@ -43,7 +43,7 @@ class Job:
 
 
 def jobs(config_name: str, overrides: Sequence[str]) -> list[Job]:
-    """All jobs that ``-m`` with these overrides runs, in order.
+    """List all jobs that ``-m`` with these overrides runs, in order.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
 
 @contextmanager
 def as_job(config: DictConfig, number: int = 0) -> Iterator[DictConfig]:
-    """The configuration of one job of a sweep, resolved, while Hydra's own is that of this job.
+    """Resolve the configuration of one job of a sweep, while Hydra's own is that of this job.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ class RunFolder:
         return str(self.path)
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a finished run of this very configuration, None if it is not finished.
+        """Return the result of a finished run of this very configuration, None if it is not finished.
 
         Raises
         ------

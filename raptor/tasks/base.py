@@ -55,27 +55,27 @@ class Task(LightningModule):
     @property
     @abstractmethod
     def product(self) -> nn.Module:
-        """The model that the task makes and saves."""
+        """Model that the task makes and saves."""
 
     @property
     def frozen(self) -> nn.Module | None:
-        """The submodule that the task only reads; it is kept in eval mode and out of checkpoints."""
+        """Submodule that the task only reads; kept in eval mode and out of checkpoints."""
         return None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Plain data about the product, for results."""
+        """Describe the product as plain data, for results."""
 
     def details(self) -> dict[str, Any]:
-        """Results of the last validation that are no single numbers (curves over layers)."""
+        """Return results of the last validation that are no single numbers, such as curves over layers."""
         return {}
 
     def clipped_groups(self) -> list[list[nn.Parameter]]:
-        """Parameters whose gradients are clipped together."""
+        """Return groups of parameters whose gradients are clipped together."""
         return [[p for p in self.parameters() if p.requires_grad]]
 
     def parameter_groups(self) -> list[Any]:
-        """What the optimiser is called with: parameters, or groups of them as torch's optimisers take."""
+        """Return what the optimiser is called with: parameters, or groups of them."""
         return [p for p in self.parameters() if p.requires_grad]
 
     def export(self, folder: Path, about: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ class Task(LightningModule):
         save(self.product, folder, about)
 
     def configure_optimizers(self) -> Any:
-        """Optimiser over the trainable parameters, schedule by step."""
+        """Return the optimiser over the trainable parameters, and the schedule by step."""
         optimizer = self._optimizer(self.parameter_groups())
         if self._schedule is None:
             return optimizer
@@ -101,7 +101,8 @@ class Task(LightningModule):
         Lightning's own clipping refuses fused optimisers under bf16-mixed, where nothing needs unscaling.
         """
         if gradient_clip_algorithm not in (None, "norm"):
-            raise ConfigError(f"trainer.gradient_clip_algorithm={gradient_clip_algorithm}: only norm is supported")
+            key = "trainer.gradient_clip_algorithm"
+            raise ConfigError.of(key, gradient_clip_algorithm, "norm", f"set {key}=norm")
         if gradient_clip_val:
             for group in self.clipped_groups():
                 torch.nn.utils.clip_grad_norm_(group, float(gradient_clip_val))
@@ -129,7 +130,7 @@ class Task(LightningModule):
         return {key: tensor for key, tensor in self.state_dict(keep_vars=True).items() if id(tensor) in names}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen weights out, but note which they were."""
+        """Replace the frozen weights in a checkpoint by their digest."""
         for key in self._frozen_keys():
             del checkpoint["state_dict"][key]
         checkpoint["frozen_sha256"] = self._frozen_sha256
@@ -143,8 +144,7 @@ class Task(LightningModule):
             If the checkpoint was made with other frozen weights.
         """
         if checkpoint.get("frozen_sha256") != self._frozen_sha256:
-            raise ModelFileError(
-                "the frozen model has changed since the checkpoint of this run was written; "
-                "bring the old weights back, or start afresh under another name=..."
-            )
+            expected = "the frozen weights that the checkpoint of this run was written with"
+            fix = "bring those weights back, or start afresh under another name=..."
+            raise ModelFileError.of("frozen_sha256", self._frozen_sha256, expected, fix)
         checkpoint["state_dict"].update({k: t.detach() for k, t in self._frozen_keys().items()})

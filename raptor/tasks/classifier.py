@@ -34,10 +34,8 @@ class Classifier(Task):
     def __init__(self, teacher: Teacher, data: ImageData, label_smoothing: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if teacher.num_classes != data.num_classes:
-            raise ConfigError(
-                f"teacher.options.num_classes={teacher.num_classes}, but data={data.name} has {data.num_classes} "
-                f"classes: set teacher.options.num_classes={data.num_classes}"
-            )
+            key, expected = "teacher.options.num_classes", f"{data.num_classes}, the classes of data={data.name}"
+            raise ConfigError.of(key, teacher.num_classes, expected, f"set {key}={data.num_classes}")
         self.teacher, self.label_smoothing = teacher, label_smoothing
         self.top1 = MulticlassAccuracy(data.num_classes, average="micro")
 
@@ -47,7 +45,7 @@ class Classifier(Task):
         return self.teacher
 
     def describe(self) -> dict[str, Any]:
-        """What was trained."""
+        """Describe what was trained."""
         return {"kind": "teacher", "num_layers": self.teacher.num_layers, "vit": self.teacher.spec.name}
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:

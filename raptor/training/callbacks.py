@@ -35,7 +35,7 @@ class Snapshots(Callback):
 
     def __init__(self, steps: Sequence[int]) -> None:
         if not all(isinstance(step, int) and step > 0 for step in steps):
-            raise ConfigError(f"callbacks.snapshots.steps={list(steps)} must be whole numbers above 0")
+            raise ConfigError.of("callbacks.snapshots.steps", list(steps), "integers >= 1", "remove the others")
         self.steps = set(steps)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:

@@ -14,7 +14,7 @@ from raptor.models.block import RecurrentBlock
 from raptor.training.allocator import keep_freed_memory
 
 
-def execute(module: nn.Module, compile: bool = False, recompute: bool = False) -> None:
+def execute(module: nn.Module, *, compile: bool = False, recompute: bool = False) -> None:
     """Set up all blocks within a module; the mathematics stays the same.
 
     Parameters
@@ -36,7 +36,8 @@ def execute(module: nn.Module, compile: bool = False, recompute: bool = False) -
     tied = [part for part in module.modules() if isinstance(part, RecurrentBlock)]
     trained = [block for block in tied if _is_trained(block)]
     if recompute and not trained:
-        raise ConfigError("trainer.recompute=true is for tied blocks, and this task trains none: set it to false")
+        expected = "false: this task trains no tied block"
+        raise ConfigError.of("trainer.recompute", True, expected, "set trainer.recompute=false")
     for block in trained:
         block.recompute = recompute
     if compile:
@@ -52,7 +53,7 @@ def _is_trained(module: nn.Module) -> bool:
 
 
 class Execution(Callback):
-    """:func:`execute` for a task, before it trains.
+    """Run :func:`execute` for a task before it trains.
 
     Parameters
     ----------
@@ -63,41 +64,36 @@ class Execution(Callback):
         (:func:`raptor.training.allocator.keep_freed_memory`). Not with ``recompute``, which is for too little memory.
     """
 
-    def __init__(self, compile: bool = False, recompute: bool = False, keep_memory: bool = False) -> None:
-        for key, value in (("compile", compile), ("recompute", recompute), ("keep_memory", keep_memory)):
-            if not isinstance(value, bool):
-                raise ConfigError(f"trainer.{key}={value!r}: set it to true or false")
+    def __init__(self, *, compile: bool = False, recompute: bool = False, keep_memory: bool = False) -> None:
         self.compile, self.recompute, self.keep_memory = compile, recompute, keep_memory
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Before training."""
+        """Set the blocks up before training."""
         if stage != "fit":
             return
-        execute(pl_module, self.compile, self.recompute)
+        execute(pl_module, compile=self.compile, recompute=self.recompute)
         if self.keep_memory and not self.recompute:
             keep_freed_memory()
 
 
 class Progress(RichProgressBar):
-    """Lightning's bar, which looks at the loss only every so many steps: for each look, a GPU has to be waited for.
+    """Lightning's bar, which reads the loss only every so many steps: each read waits for a GPU.
 
-    It says nothing of epochs and versions, which these runs do not have: steps decide their end.
+    Epochs and versions are left out: steps decide the end of these runs.
 
     Parameters
     ----------
     every
-        Steps between two looks.
+        Steps between two reads.
     """
 
     def __init__(self, every: int = 1) -> None:
         super().__init__()
-        if not isinstance(every, int) or every < 1:
-            raise ConfigError(f"trainer.refresh_every={every}: set it to a whole number from 1 on")
         self.every = every
         self._shown: dict[str, Any] = {}
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands beside the bar; between two looks, what stood there before."""
+        """Return what stands beside the bar: new values every so many steps, else those before."""
         if not trainer.training or trainer.global_step % self.every == 0 or not self._shown:
             self._shown = dict(super().get_metrics(trainer, pl_module))
             self._shown.pop("v_num", None)

@@ -80,7 +80,7 @@ def build_trainer(
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigError(f"trainer: {error}") from error
+        raise ConfigError.of("trainer", "...", f"settings that Lightning takes ({error})", "correct them") from error
 
 
 def check_processes(trainer: pl.Trainer, task: Trainable, data: ImageData) -> None:
@@ -93,22 +93,19 @@ def check_processes(trainer: pl.Trainer, task: Trainable, data: ImageData) -> No
     """
     processes = trainer.num_devices * trainer.num_nodes
     if task.one_process and processes > 1:
-        raise ConfigError(
-            f"trainer.devices={trainer.num_devices}, trainer.num_nodes={trainer.num_nodes}: task={task.name} runs in "
-            "one process; set both to 1 (a sweep runs several probes side by side, one pass trains many heads)"
-        )
+        expected = f"one process for task={task.name} (trainer.num_nodes={trainer.num_nodes})"
+        fix = "set trainer.devices=1 and trainer.num_nodes=1; a sweep runs several probes side by side"
+        raise ConfigError.of("trainer.devices", trainer.num_devices, expected, fix)
     check_shares(data.batch_size, processes)
 
 
 def _profiler(name: str, run: RunFolder) -> Profiler:
-    """One of Lightning's profilers, writing to ``profile/`` in the run folder; by default the log would swallow it."""
-    if str(name) not in PROFILERS:
-        raise ConfigError(f"trainer.profiler={name!r} is unknown; choose {', '.join(PROFILERS)} or null")
+    """Make one of Lightning's profilers, writing to ``profile/`` in the run folder; its default is the log."""
     return PROFILERS[name](run.path / "profile", name)
 
 
 def _slurm() -> list[SLURMEnvironment]:
-    """Lightning's view of SLURM, but for its requeueing: that is submitit's."""
+    """Return Lightning's view of SLURM without its requeueing, which is submitit's."""
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Write files atomically, so that a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = 2**16  # bytes; libraries write in pieces, and fail before the last bloc
 
 
 def resolve(name: str | Path) -> Path:
-    """Path of a file or folder; ``package:NAME`` is the one of that name that ships with the package."""
+    """Return the path of a file or folder; ``package:NAME`` is one that ships with the package."""
     text = str(name)
     return ASSETS / text[len(PACKAGED) :] if text.startswith(PACKAGED) else Path(text)
 
@@ -105,13 +105,13 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
+    """Compute the SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file, None if there is no whole one."""
+    """Read a JSON object from a file; None if there is no whole one."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Seeds for everything random, as pure functions of the run's seed and a position."""
+"""Seeds of everything random, as pure functions of the run's seed and a position."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derive_seed(*key: int | str) -> int:
-    """A 63-bit seed from whole numbers and names; the same on every machine and in every process."""
+    """Derive a 63-bit seed from integers and names; the same on every machine and in every process."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

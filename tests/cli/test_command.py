@@ -78,7 +78,7 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
             ["trainer.profiler=magic"],
             r"trainer\.profiler=magic: expected simple or advanced or pytorch or null",
         ),
-        ("train", ["task=linear_probe", "trainer.recompute=true"], "trainer.recompute=true is for tied blocks"),
+        ("train", ["task=linear_probe", "trainer.recompute=true"], "trainer.recompute=true: expected false"),
         ("train", ["trainer.compile=perhaps"], r"trainer\.compile=perhaps: expected true or false"),
         (
             "train",

@@ -19,7 +19,7 @@ from raptor.runs.identity import differences, digest, flatten
 from raptor.runs.migration import upgrade
 from raptor.utils.options import Choice, Key, is_options, keys, parse
 
-ROOTS = {
+ROOTS: dict[str, list[list[str]]] = {
     "train": [
         [],
         ["task=distill"],

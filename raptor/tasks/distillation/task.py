@@ -84,9 +84,9 @@ class Distillation(Task):
         self.loss, self.last_phase_loss = loss, last_phase_loss or loss
         self.teacher_forcing, self.rollout_growth, self.input_noise = teacher_forcing, rollout_growth, input_noise
         if not teacher_forcing >= 0:
-            raise ConfigError(f"task.teacher_forcing={teacher_forcing} is a share of the steps: 0 or more; .inf: all")
+            raise ConfigError.of("task.teacher_forcing", teacher_forcing, "number >= 0", "set it to such a share")
         if not 0 <= rollout_growth <= 1:
-            raise ConfigError(f"task.rollout_growth={rollout_growth} is a share of the steps: set it between 0 and 1")
+            raise ConfigError.of("task.rollout_growth", rollout_growth, "number from 0 to 1", "set it to such a share")
         is_last = [piece.phase.end == teacher.num_layers and last_phase_loss is not None for piece in model.students()]
         if not all(is_last):
             self.loss.check(self.layout, "task.loss")
@@ -251,10 +251,9 @@ class Distillation(Task):
         """Check the phases; see :meth:`Task.on_load_checkpoint`."""
         super().on_load_checkpoint(checkpoint)
         if checkpoint.get("phases") != self._phases():
-            raise ModelFileError(
-                f"the checkpoint of this run is of phases {checkpoint.get('phases')}, now they are {self._phases()}: "
-                "bring the former back by surrogate.boundaries, or start afresh under another name=..."
-            )
+            expected = f"the phases of the checkpoint, {checkpoint.get('phases')}"
+            fix = "bring them back by surrogate.boundaries, or start afresh under another name=..."
+            raise ModelFileError.of("phases", self._phases(), expected, fix)
 
     def _phases(self) -> Any:
         """Plain data that says which layers each block produces."""
@@ -268,7 +267,7 @@ class Distillation(Task):
         return {"layers": self._curves}
 
     def describe(self) -> dict[str, Any]:
-        """What was trained, from which teacher."""
+        """Describe what was trained, from which teacher."""
         model = self.model
         what: dict[str, Any] = {"kind": "blocks", "phases": self._phases()}
         if isinstance(model, Surrogate):
