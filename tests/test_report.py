@@ -42,13 +42,9 @@ def test_alone_it_reports_the_study_whose_run_ended_last(call: Call, runs: Path)
 def test_alone_it_lists_the_studies_where_none_was_last(call: Call, runs: Path) -> None:
     for study in ("one", "two"):
         ended(runs, study, "2026-01-01T10:00:00+00:00")
-    with pytest.raises(
-        SystemExit, match=r"study=null: expected .* none of them ended last: one, two\. Fix: "
-    ):
+    with pytest.raises(SystemExit, match=r"study=null: expected .* none of them ended last: one, two\. Fix: "):
         call("report")
-    with pytest.raises(
-        SystemExit, match=r"study=null: expected the name of a study with a finished run.* Fix: "
-    ):
+    with pytest.raises(SystemExit, match=r"study=null: expected the name of a study with a finished run.* Fix: "):
         call("report", "paths.runs=nowhere")
 
 
