@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 
 from raptor.models.tokens import TOKEN_TYPES
 from raptor.reporting.style import LINES, NEUTRAL, TYPE_STYLES, fold, legend_beside, new_figure
+from raptor.reporting.table import MISSING
 from raptor.runs.groups import RunGroup
 from raptor.runs.study import Run
 
 LOWEST = -1.0  # R2 below is cut off, and said to be
 TITLES = {"r2_centered": "R2 centred", "r2": "R2 scalar mean"}
+FLOORS = {  # of raptor.tasks.distillation.floors
+    "mean": "mean image",
+    "layer_0": "layer 0 held",
+    "phase_start": "phase start held",
+    "affine": "affine map of layer 0",
+}
 
 
 def measure_of(groups: Sequence[RunGroup]) -> str:
@@ -70,7 +77,8 @@ def _draw(ax: Axes, group: RunGroup, measure: str, kind: str) -> float:
     style = {key: TYPE_STYLES[kind][key] for key in ("color", "ls", "marker")}
     curves = by_seed(group, measure, kind)
     if curves is None:
-        ax.text(0.5, 0.5, "missing", ha="center", transform=ax.transAxes, color=NEUTRAL)
+        ax.text(0.5, 0.75, MISSING, ha="center", transform=ax.transAxes, color=NEUTRAL)
+        ax.set_xlim(0.5, 1.5)  # no ticks but whole layers
         return 0.0
     x = np.arange(1, curves.shape[1] + 1)
     if len(curves) > 1:
@@ -120,7 +128,7 @@ def _legend(ax: Axes, groups: Sequence[RunGroup], measure: str, kinds: Sequence[
     }
     if measure == "r2_centered":
         names = floor_names([run for group in groups for run in group.runs])
-        styles |= {f"floor: {name.replace('_', ' ')}": {"ls": ls} for name, ls in zip(names, LINES, strict=False)}
+        styles |= {f"floor: {FLOORS.get(name, name)}": {"ls": ls} for name, ls in zip(names, LINES, strict=False)}
     if any(len(group.runs) > 1 for group in groups):
         styles["one seed"] = {"lw": 0.6, "alpha": 0.4}
     styles["phase boundary"] = {"color": NEUTRAL, "ls": ":", "lw": 0.8}
