@@ -37,7 +37,7 @@ def execute(module: nn.Module, *, compile: bool = False, recompute: bool = False
     trained = [block for block in tied if _is_trained(block)]
     if recompute and not trained:
         expected = "false: this task trains no tied block"
-        raise ConfigError.of("trainer.recompute", True, expected, "set trainer.recompute=false")
+        raise ConfigError.of("trainer.recompute", recompute, expected, "set trainer.recompute=false")
     for block in trained:
         block.recompute = recompute
     if compile:

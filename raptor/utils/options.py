@@ -22,7 +22,9 @@ from raptor.utils.targets import Foreign, check_signature, locate
 
 Node = TypeVar("Node")
 TARGET, PARTIAL = "_target_", "_partial_"
-STRICT = pydantic.ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+STRICT = pydantic.ConfigDict(
+    strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, defer_build=True
+)
 
 
 def option(
