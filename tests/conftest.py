@@ -19,6 +19,7 @@ from raptor.models.block import BlockConfig
 from raptor.models.teacher import Teacher
 from raptor.models.vit import ViTSpec
 from tests import warm
+from tests.shapes import check_names
 
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores
 
@@ -60,6 +61,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         rank = next((i for i, mark in enumerate(("slurm", "slow")) if item.get_closest_marker(mark)), 2)
         first[item.path] = min(rank, first.get(item.path, 2))
     items.sort(key=lambda item: first[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shapes() -> None:
+    """Compare tensors with the names of parameters in the whole session: ``x_BND`` has batch, tokens and width."""
+    assert check_names("raptor.models", "raptor.analysis", "raptor.tasks") > 20
 
 
 @pytest.fixture

@@ -44,7 +44,8 @@ def test_16_bit_grey_spans_0_to_255(tmp_path: Path, name: str) -> None:
 def test_big_endian_and_12_bits_and_white_is_zero(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     Image.frombytes("I;16B", (48, 40), WIDE.astype(">u2").tobytes()).save(path)
-    assert Image.open(path).mode == "I;16B"
+    with Image.open(path) as image:
+        assert image.mode == "I;16B"
     assert (grey(path) == GREY).all()
     Image.fromarray(WIDE).save(path, tiffinfo={262: 0})
     assert (grey(path) == 255 - GREY).all()
@@ -84,7 +85,8 @@ def test_bits_palettes_and_inks(tmp_path: Path) -> None:
     Image.fromarray(COLOURS).quantize(16).save(path)
     assert np.abs(rgb(path) - COLOURS).mean() < 12
     Image.fromarray(COLOURS).convert("CMYK").save(tmp_path / "x.jpg", quality=100, subsampling=0)
-    assert Image.open(tmp_path / "x.jpg").mode == "CMYK"
+    with Image.open(tmp_path / "x.jpg") as image:
+        assert image.mode == "CMYK"
     assert np.abs(rgb(tmp_path / "x.jpg") - COLOURS).mean() < 4
 
 
