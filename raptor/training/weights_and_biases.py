@@ -81,6 +81,11 @@ class ResumableWandb(WandbLogger, RunLogger):
             raise ConfigError.of("logger.wandb.offline", False, expected, OFFLINE) from error
 
     @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Keep them until :meth:`begin` connects."""
+        self._wandb_init["config"] = dict(params)
+
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Hold a row until :meth:`commit`."""
         row = {**metrics, STEP: step}

@@ -1,0 +1,93 @@
+"""Commands in children of this process, which has imported everything: killed at chosen file operations, or in pairs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+
+# what changes or makes a file; opening to read alone does not
+EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.link", "os.symlink")
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class Count:
+    """Count the operations of this process on files below a folder, and die at one of them.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    last
+        Operation at which to die, from 1 on; 0 counts only.
+    """
+
+    def __init__(self, folder: Path, last: int) -> None:
+        self.folder, self.last, self.number = str(folder), last, 0
+        self._fsync = os.fsync
+        os.fsync = self.fsync
+        sys.addaudithook(self.see)
+
+    def see(self, event: str, args: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = args
+            if not (isinstance(mode, str) and set(mode) & set("wax+")) and not (flags & WRITES):
+                return
+        elif event in EVENTS:
+            path = args[0]
+        else:
+            return
+        if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(os.path.abspath(path)).startswith(self.folder):
+            self.step()
+
+    def fsync(self, file: int) -> None:
+        self.step()
+        self._fsync(file)
+
+    def step(self) -> None:
+        self.number += 1
+        if self.number == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def command(name: str, arguments: Sequence[str]) -> None:
+    """Run a command in this process, as a shell would."""
+    GlobalHydra.instance().clear()
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [name, *arguments]
+    importlib.import_module(f"raptor.{name}").main()
+
+
+def forked(function: Callable[[], Any], output: Path) -> int:
+    """Call a function in a child, with what it prints in a file; returns the child's id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        function()
+        code = 0
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            os.write(2, f"{stop.code}\n".encode())
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
+
+
+def ended(child: int) -> int:
+    """Wait for a child; returns its exit code, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
