@@ -46,6 +46,9 @@ dev: .venv/ready-lint ## Add what contributors need: pre-commit, uv
 coverage: .venv/ready ## Run all tests and report the lines and branches that they reach, in coverage.xml too
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=xml
 
+attack: .venv/ready ## Run the long lists of deaths, damages and races; about an hour
+	$(BIN)/python -m pytest -n $(WORKERS) -m attack tests/attacks
+
 docs: .venv/ready ## Check the docs: links, commands, the tree of the repository, notebooks
 	$(PYTEST) -m docs
 
@@ -66,4 +69,4 @@ assets: .venv/ready ## Rebuild what ships from runs: the digits ViT, pictures an
 clean: ## Remove the environments and caches, keep runs
 	rm -rf .venv .venv-lowest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage coverage.xml build dist
 
-.PHONY: help env demo mini test lint check dev coverage docs test-lowest lock bench assets clean
+.PHONY: help env demo mini test lint check dev coverage attack docs test-lowest lock bench assets clean

@@ -69,12 +69,13 @@ def build_trainer(
     watching = [FiniteNumbers(), RunStatus(run), execution, *built]
     if not options.enable_progress_bar:
         watching = [c for c in watching if not isinstance(c, pl.callbacks.ProgressBar)]
+    made = [node.build()(save_dir=str(run.path)) for node in loggers.values() if node is not None]
     try:
         return pl.Trainer(
             **settings,
             max_epochs=-1,
             default_root_dir=str(run.path),
-            logger=[node.build()(save_dir=str(run.path)) for node in loggers.values() if node is not None],
+            logger=made,
             callbacks=watching,
             plugins=[RunCheckpointIO(run), *_slurm()],
             use_distributed_sampler=False,

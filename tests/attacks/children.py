@@ -1,7 +1,8 @@
-"""Commands in children of this process, which has imported everything: killed at chosen file operations, or in pairs."""
+"""Commands in children of this process, killed at chosen file operations, or in pairs."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import signal
@@ -32,7 +33,7 @@ class Count:
     def __init__(self, folder: Path, last: int) -> None:
         self.folder, self.last, self.number = str(folder), last, 0
         self._fsync = os.fsync
-        os.fsync = self.fsync
+        os.fsync = self.fsync  # type: ignore[assignment]
         sys.addaudithook(self.see)
 
     def see(self, event: str, args: tuple[Any, ...]) -> None:
@@ -44,10 +45,12 @@ class Count:
             path = args[0]
         else:
             return
-        if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(os.path.abspath(path)).startswith(self.folder):
+        if isinstance(path, str | bytes | os.PathLike) and str(Path(os.fsdecode(path)).absolute()).startswith(
+            self.folder
+        ):
             self.step()
 
-    def fsync(self, file: int) -> None:
+    def fsync(self, file: Any) -> None:
         self.step()
         self._fsync(file)
 
@@ -91,3 +94,11 @@ def forked(function: Callable[[], Any], output: Path) -> int:
 def ended(child: int) -> int:
     """Wait for a child; returns its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def give_up_privileges() -> None:
+    """Drop root's right to pass by the permissions of files, in this process; others have none to drop."""
+    if os.geteuid() == 0:
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+        data = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable capabilities, twice: all of them off
+        assert ctypes.CDLL(None, use_errno=True).capset(header, data) == 0
