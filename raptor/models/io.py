@@ -91,7 +91,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
         )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged ({error}): copy it again, or run the job again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT["format"]:
         raise ModelFileError(f"{path} was not written by raptor: it lacks format={FORMAT['format']!r}")
@@ -130,6 +130,7 @@ def read(folder: str | Path, cls: type[Any]) -> Any:
         raise ModelFileError(
             f"{folder} holds a model of kind {description['kind']}, no {cls.__name__}: use raptor.load"
         )
+    tensors = read_checked(folder, description, str(folder))  # before anything is built
     try:
         model = cls.from_config(description["config"])
         model.to(getattr(torch, description.get("dtype", "float32")))
@@ -141,12 +142,13 @@ def read(folder: str | Path, cls: type[Any]) -> Any:
         ArithmeticError,
         RuntimeError,
         AttributeError,
+        MemoryError,
         RaptorError,
     ) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ModelFileError(f"{Path(folder) / DESCRIPTION} does not describe a model ({reason})") from error
     model.about = description.get("about") or {}
-    fill(model, read_checked(folder, description, str(folder)), str(folder))
+    fill(model, tensors, str(folder))
     return model.eval()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from raptor.errors import ConfigError
 from raptor.partition.maxcut import Matrix, check_distance
+from raptor.partition.phases import check_boundaries
 
 
 def read_distance(path: Path) -> Matrix:
@@ -33,12 +34,12 @@ def read_distance(path: Path) -> Matrix:
 
 
 def read_phases(path: Path, num_layers: int) -> dict[str, Any]:
-    """A ``phases.json``, checked against the number of layers.
+    """Read a ``phases.json``, checked against the number of layers.
 
     Raises
     ------
     ConfigError
-        If it is missing, damaged, or of another depth.
+        If it is missing, damaged, of another depth, or holds boundaries that do not make the k they stand under.
     """
     if not path.is_file():
         raise ConfigError(
@@ -46,9 +47,16 @@ def read_phases(path: Path, num_layers: int) -> dict[str, Any]:
         )
     try:
         phases = json.loads(path.read_text(encoding="utf-8"))
-        found, _, _ = phases["num_layers"], phases["solver"], dict(phases["boundaries"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        found, _, boundaries = phases["num_layers"], phases["solver"], dict(phases["boundaries"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"surrogate.phases_file={path} is no phases.json of raptor.phases ({error})") from error
     if found != num_layers:
         raise ConfigError(f"surrogate.phases_file={path} is of {found} layers, the teacher has {num_layers}")
+    for k, given in boundaries.items():
+        key = f"surrogate.phases_file={path}: boundaries.{k}"
+        if not isinstance(given, list):
+            raise ConfigError.of(key, given, "a list of layers", "run python -m raptor.phases again")
+        if str(len(check_boundaries(given, num_layers, key)) + 1) != k:
+            fix = "run python -m raptor.phases again"
+            raise ConfigError.of(key, given, f"boundaries that make {k} phases (they make {len(given) + 1})", fix)
     return phases

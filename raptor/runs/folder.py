@@ -26,12 +26,13 @@ from raptor.runs.record import Record, logged_to
 from raptor.runs.status import LOCK, STATUS
 from raptor.runs.storage import storage_errors
 from raptor.utils import distributed, signals
-from raptor.utils.files import read_json, write_json, write_text
+from raptor.utils.files import read_json, sha256, write_json, write_text
 from raptor.utils.locks import BusyError, Lock
 
 log = logging.getLogger(__name__)
 
 RESULT, LOG = "result.json", "log.txt"
+MODEL, DESCRIPTION = "model.safetensors", "model.json"  # raptor.models.io has them too, and imports torch
 HAND_OVER = 5.0  # seconds within which the launcher of a job lets go of its folder
 BRIEFLY = 1.0  # seconds for a look at the lock by another process, which takes it for a moment
 
@@ -112,7 +113,15 @@ class RunFolder:
             self._check_identity()
             status = read_json(self.path / STATUS)
             result = read_json(self.path / RESULT)
-        return result if status and result and status.get("state") == "finished" else None
+            finished = bool(status and result and status.get("state") == "finished")
+            if finished and self._is_model_damaged():
+                log.warning("%s: %s is damaged and is made again", self.path, MODEL)
+                finished = False
+        return result if finished else None
+
+    def _is_model_damaged(self) -> bool:
+        description, weights = read_json(self.path / DESCRIPTION), self.path / MODEL
+        return description is not None and weights.is_file() and sha256(weights) != description.get("sha256")
 
     def _check_identity(self) -> None:
         made = ("checkpoints", RESULT, "model.json")  # a run that failed before it made anything binds nobody

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Timer
 
 from raptor.errors import Unfinished
 from raptor.training.checkpoints import CHECKPOINT
-from raptor.training.curves import finish
+from raptor.training.curves import commit, finish
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def steps_left(trainer: pl.Trainer) -> int:
 def _check_time(trainer: pl.Trainer, checkpoint: Path) -> None:
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
     if trainer.global_step < trainer.max_steps and any((timer.time_remaining() or 0) <= 0 for timer in timers):
+        commit(trainer.loggers, None)
         trainer.save_checkpoint(checkpoint, weights_only=False)
         expected = f"time for all steps; it ended at step {trainer.global_step} of {trainer.max_steps}, which is saved"
         limit = max(timer._duration or 0 for timer in timers)
