@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from raptor.runs.history import JOURNAL, METRICS, STEP, read_rows
-from raptor.utils.files import sync, write_text
+from raptor.utils.files import sync, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,10 @@ class Curves(RunLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Leave them to ``config.yaml``, which stands beside."""
+        """Write the flat configuration to ``metrics/hparams.json``."""
+        folder = self._folder / METRICS
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "hparams.json", dict(params))
 
     @rank_zero_only
     def commit(self, row: Row | None) -> None:

@@ -175,8 +175,8 @@ class ChoiceMeta(type):
     """Metaclass of :class:`Choice`: a :class:`Foreign` node counts as an instance of every choice."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
-        """Accept instances of subclasses, and foreign nodes."""
-        return isinstance(instance, Foreign) or super().__instancecheck__(instance)
+        """Accept instances of subclasses; for a choice itself, foreign nodes too."""
+        return super().__instancecheck__(instance) or (isinstance(instance, Foreign) and not is_options(cls))
 
 
 class Choice(metaclass=ChoiceMeta):

@@ -19,6 +19,9 @@ def test_the_final_validation_reaches_the_loggers(call: Callable[..., None], tmp
     result = json.loads((run / "result.json").read_text())
     last = pd.read_csv(run / "metrics" / "metrics.csv").set_index("step").loc[3]
     assert last["val/top1"] == pytest.approx(result["metrics"]["val/top1"])
+    hyperparameters = json.loads((run / "metrics" / "hparams.json").read_text())
+    assert hyperparameters["task"] == "finetune"
+    assert hyperparameters["data.batch_size"] == 8
     assert result["history"]["val/top1"][-1] == [3, pytest.approx(result["metrics"]["val/top1"])]
 
 

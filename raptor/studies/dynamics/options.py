@@ -10,6 +10,7 @@ from raptor.models.backbone import Backbone
 from raptor.models.options import TeacherNode, TokenType
 from raptor.partition.phases import check_boundaries, check_k
 from raptor.runs.options import RecipeOptions, RunOptions
+from raptor.studies.dynamics.teacher import SurrogateTeacherOptions
 from raptor.utils.options import Invalid, option, options
 
 
@@ -99,3 +100,8 @@ class DynamicsOptions(RunOptions, MeasureOptions):
     teacher: TeacherNode = option("The ViT")
     recipe: RecipeOptions = option("Size of a training; other nodes refer to it", identity=False)
     data: DataNode = option("Images")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.teacher, SurrogateTeacherOptions):
+            self.teacher = self.teacher.resolve()  # identities and reports name the teacher itself
