@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,9 @@ def shared_folder() -> Iterator[Path]:
 def as_nobody(function: Callable[[], list[str]]) -> list[str]:
     """Call a function in a child that has given up the rights of root; any user but root has none to give up."""
     reader, writer = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on warns wherever there are threads
+        child = os.fork()
     if child == 0:
         try:
             if os.geteuid() == 0:

@@ -14,6 +14,7 @@ EXPECTED = (
     "smaller than the logging interval",
     "LeafSpec",
     "jit.script` is deprecated",  # torch's own, when it differentiates forward
+    "Please add the following callbacks: ..Timer..",  # a run goes on without trainer.max_time
     "`srun` command is available",  # jobs are submitted by hydra/launcher=slurm
 )
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ def command(name: str, arguments: Sequence[str]) -> None:
 
 def forked(function: Callable[[], Any], output: Path) -> int:
     """Call a function in a child, with what it prints in a file; returns the child's id."""
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on warns wherever there are threads
+        child = os.fork()
     if child:
         return child
     code = 1

@@ -39,7 +39,8 @@ KINDS = ["flock", "ENOLCK", "EOPNOTSUPP", "ENOSYS"]
 def hold(path: Path, kind: str, *more: str) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(path), kind, *more], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    child = process.stdout.readline().strip()
+    with process.stdout as stdout:
+        child = stdout.readline().strip()
     if more:
         process.child = int(child)  # type: ignore[attr-defined]
     return process
