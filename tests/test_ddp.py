@@ -40,7 +40,7 @@ def test_two_processes_have_the_losses_of_one(call: Callable[..., None], tmp_pat
             assert start("train", *arguments, cwd=tmp_path).wait(timeout=300) == 0
         folder = runs / "default" / "run"
         table = pd.read_csv(folder / "metrics" / "metrics.csv")
-        columns = [name for name in table if name.startswith("train/")]
+        columns = [name for name in table if str(name).startswith("train/")]
         losses.append(table[["step", *columns]].dropna().to_numpy())
         metrics.append((read_json(folder / "result.json") or {})["metrics"])
         assert (read_json(folder / "status.json") or {})["state"] == "finished"

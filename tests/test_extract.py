@@ -41,9 +41,7 @@ def test_stored_and_online_activations_train_the_same_weights(call: Call, tmp_pa
     assert online["metrics"] == cached["metrics"]
     assert (
         online["history"]["train/loss" if task == "finetune" else "train/5-12/loss"]
-        == (  # type: ignore[index]
-            cached["history"]["train/loss" if task == "finetune" else "train/5-12/loss"]  # type: ignore[index]
-        )
+        == (cached["history"]["train/loss" if task == "finetune" else "train/5-12/loss"])
     )
 
 
@@ -102,7 +100,7 @@ def test_pictures_that_cannot_be_read_are_left_out_of_stores_and_of_trainings_fr
     assert plain["weights_sha256"] == pixels["weights_sha256"]
     assert plain["metrics"] == pixels["metrics"]
     assert plain["metrics"] == pytest.approx(layers["metrics"], abs=1e-4)  # of batches of other sizes
-    reasons = [sorted(run["data"]["skipped"]) for run in (plain, pixels, layers)]  # type: ignore[index]
+    reasons = [sorted(run["data"]["skipped"]) for run in (plain, pixels, layers)]
     assert reasons[0] == reasons[1] == reasons[2]
     assert len(reasons[0]) == 3
     strict = [*train, "data.on_error=raise", "name=strict"]

@@ -109,7 +109,7 @@ def test_the_depth_protocol_trains_in_float16(tmp_path: Path) -> None:
             max_epochs=-1,
             accelerator="gpu",
             devices=1,
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             limit_val_batches=0,
             logger=False,
             enable_checkpointing=False,

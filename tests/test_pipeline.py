@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,7 +110,7 @@ def test_the_fast_method_trains_both_stages(call: Callable[..., None], tmp_path:
     )
     after = json.loads((tmp_path / "runs" / "default" / "more" / "result.json").read_text())
 
-    def r2(result: dict) -> list[float]:
+    def r2(result: dict[str, Any]) -> list[float]:
         return [value for name, value in result["metrics"].items() if "r2_" in name]
 
     assert sum(r2(after)) > sum(r2(before))

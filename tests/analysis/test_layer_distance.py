@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,9 @@ def by_hand(acts: np.ndarray, groups: list[list[int]], measure: str) -> np.ndarr
         (("cls", "registers", "patches"), [[0], [1, 2], [3, 4, 5, 6]]),
     ],
 )
-def test_distance_equals_the_written_out_sum_over_batches(types: tuple, groups: list, measure: str) -> None:
+def test_distance_equals_the_written_out_sum_over_batches(
+    types: tuple[Any, ...], groups: list[Any], measure: str
+) -> None:
     acts = torch.randn(10, 5, 7, 8, dtype=torch.float64)
     distance = LayerDistance(LAYOUT, types, measure)
     for batch in acts.split([3, 1, 6]):

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from raptor.analysis import jacobian
@@ -147,7 +148,7 @@ def test_jacobian_of_a_tied_block_is_the_dense_one(angular: bool) -> None:
 
     function = on_sphere(step, x.norm(dim=-1, keepdim=True)) if angular else step
     at = directions(x) if angular else x
-    dense = torch.autograd.functional.jacobian(function, at).reshape(x.numel(), x.numel())  # type: ignore[no-untyped-call]
+    dense = torch.autograd.functional.jacobian(function, at).reshape(x.numel(), x.numel())
     found = jacobian_spectrum(step, x, count=4, tol=1e-8)
     prefix = "angular_" if angular else ""
     singular = torch.linalg.svdvals(dense)[:4]
@@ -161,7 +162,7 @@ def test_jacobian_of_a_tied_block_is_the_dense_one(angular: bool) -> None:
 
 
 def test_singular_values_that_do_not_converge_are_missing_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jacobian, "eigsh", partial(jacobian.eigsh, maxiter=1, ncv=6))
+    monkeypatch.setattr(jacobian, "eigsh", partial(eigsh, maxiter=1, ncv=6))
     A = torch.diag(torch.linspace(1.0, 70.0, LAYOUT.num_tokens * D))
     found = jacobian.jacobian_spectrum(lambda v: (v.flatten() @ A).reshape(v.shape), start(1), count=4, tol=1e-12)
     converged = found["singular"][~np.isnan(found["singular"])]

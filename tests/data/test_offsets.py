@@ -160,7 +160,7 @@ def test_random_crops_and_flips(ade: Path, nyu: Path, name: str) -> None:
             flips.add(flipped)
             torch.manual_seed(seed)
             result = transform(picture, target)
-            image, shown_by_map = shown(*result, data)
+            image, shown_by_map = shown(result[0], result[1], data)
             expected, scale = true(52, part["left"], part["width"]), part["width"] / 52
             expected = expected.flip(0) if flipped else expected
             sign = -scale if flipped else scale  # offsets to the right of the output are positive

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ VIEWS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 def test_exif_turns_pictures_and_maps(tmp_path: Path, name: str, orientation: int) -> None:
     exif, path, view = Image.Exif(), tmp_path / name, VIEWS[orientation]
     exif[ORIENTATION] = orientation
-    options = {".webp": {"lossless": True}, ".jpg": {"quality": 95}}.get(path.suffix, {})
+    options: Any = {".webp": {"lossless": True}, ".jpg": {"quality": 95}}.get(path.suffix, {})
     Image.fromarray(COLOURS).save(path, exif=exif, **options)
     assert np.abs(rgb(path) - view(COLOURS)).mean() < 5
     if path.suffix in (".png", ".tif"):
@@ -157,7 +158,7 @@ def test_exif_turns_pictures_and_maps(tmp_path: Path, name: str, orientation: in
 def test_the_first_of_several_frames_is_read(tmp_path: Path) -> None:
     first, second = Image.fromarray(COLOURS), Image.fromarray(255 - COLOURS)
     for name in ("x.gif", "x.tif", "x.webp", "x.png"):
-        options = {"lossless": True} if name.endswith("webp") else {}
+        options: Any = {"lossless": True} if name.endswith("webp") else {}
         first.save(tmp_path / name, save_all=True, append_images=[second], **options)
         assert np.abs(rgb(tmp_path / name) - COLOURS).mean() < 12
 

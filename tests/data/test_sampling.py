@@ -1,5 +1,6 @@
 from collections import Counter
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from raptor.data.sampling import StepSampler, TrainingSet
 from raptor.errors import ConfigError
 
 
-def flat(sampler: StepSampler) -> list:
+def flat(sampler: StepSampler) -> list[Any]:
     return [draw for batch in sampler for draw in batch]
 
 
@@ -48,7 +49,7 @@ def test_augmentation_depends_on_seed_and_draw_alone() -> None:
     data = [(torch.zeros(1, 2, 2), i) for i in range(6)]
     draws = flat(StepSampler(6, 3, steps=4, seed=0))
 
-    def images(order: list, seed: int) -> dict:
+    def images(order: list[Any], seed: int) -> dict[Any, Any]:
         training = TrainingSet(data, lambda image, label: (image + torch.randn(()), label), seed)
         return {draw.number: training[draw][0].sum().item() for draw in order}
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,6 @@ def test_residual_stream_stays_float32_under_autocast() -> None:
         ({"mlp_ratio": 0}, "mlp_ratio=0"),
     ],
 )
-def test_bad_options_are_named(options: dict, said: str) -> None:
+def test_bad_options_are_named(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         BlockConfig(**{"width": 16, "num_heads": 2, **options})

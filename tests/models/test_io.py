@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def test_surrogate_comes_back_bit_for_bit(tmp_path: Path, surrogate: Surrogate) 
 
 
 def test_every_kind_comes_back(tmp_path: Path, teacher: Teacher, block_config: BlockConfig) -> None:
-    models = [teacher, PhaseBlocks(block_config, [Phase(1, 3), Phase(0, 4)], seed=0), LinearProbe(8, 3)]
+    models: list[Any] = [teacher, PhaseBlocks(block_config, [Phase(1, 3), Phase(0, 4)], seed=0), LinearProbe(8, 3)]
     for i, model in enumerate(models):
         loaded = raptor.load(save(model, tmp_path / str(i)))
         assert type(loaded) is type(model)
@@ -97,7 +98,7 @@ class Trap:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(self.folder),)
 
 

@@ -112,7 +112,12 @@ def test_weights_come_from_a_folder_or_a_file_in_timms_layout(tmp_path: Any, tea
     vit = teacher.spec.build()
     torch.nn.init.normal_(vit.cls_token)
     save_file(vit.state_dict(), tmp_path / "timm.safetensors")
-    arguments = {"name": teacher.spec.name, "options": teacher.spec.options, "mean": [0.3], "std": [0.4]}
+    arguments: dict[str, Any] = {
+        "name": teacher.spec.name,
+        "options": teacher.spec.options,
+        "mean": [0.3],
+        "std": [0.4],
+    }
     from_folder = build_teacher(**arguments, weights=tmp_path / "folder")
     assert torch.equal(from_folder.blocks[3].mlp.fc2.weight, teacher.blocks[3].mlp.fc2.weight)
     from_file = build_teacher(**arguments, weights=tmp_path / "timm.safetensors").eval()

@@ -32,13 +32,14 @@ def test_contiguous_labels_are_a_surrogate_to_the_bit(pair: tuple[TiedDepth, Sur
         assert len(ours) == end - start
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     inputs = list(torch.randn(4, 3, 7, 16))
-    ours, theirs = piece.teacher_forced(inputs), surrogate.teacher_forced(inputs)
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    forced = zip(piece.teacher_forced(inputs), surrogate.teacher_forced(inputs), strict=True)
+    assert all(torch.equal(a, b) for a, b in forced)
     for model in (piece, surrogate):
         torch.stack([y.square().mean() for y in model.steps(x)]).sum().backward()
     for block, other in zip(piece.blocks, surrogate.blocks, strict=True):
-        for ours, theirs in zip(block.parameters(), other.block.parameters(), strict=True):
-            assert torch.equal(ours.grad, theirs.grad)
+        for a, b in zip(block.parameters(), other.block.parameters(), strict=True):
+            assert a.grad is not None and b.grad is not None
+            assert torch.equal(a.grad, b.grad)
 
 
 def test_labels_say_which_block_produces_which_layer(block_config: BlockConfig) -> None:

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ def test_phases_and_boundaries_are_each_others_inverse() -> None:
         ([2.5], "whole numbers"),
     ],
 )
-def test_bad_boundaries_name_key_value_and_remedy(boundaries: list, said: str) -> None:
+def test_bad_boundaries_name_key_value_and_remedy(boundaries: list[Any], said: str) -> None:
     with pytest.raises(ConfigError, match=rf"surrogate\.boundaries=.*{said}.*1\.\.11"):
         check_boundaries(boundaries, 12)
 

@@ -35,7 +35,7 @@ NODE: dict[str, Any] = {
 
 
 def probe(root: Path, name: str, metric: str, official: float, held_out: float, **options: object) -> None:
-    selection = {
+    selection: dict[str, Any] = {
         rule: [{"seed": 0, "metrics": {metric: value}}]
         for rule, value in (("official", official), ("held_out", held_out))
     }
@@ -43,7 +43,7 @@ def probe(root: Path, name: str, metric: str, official: float, held_out: float, 
         "shown": "official",
         "score": metric,
         "rules": {"official": "best on validation", "held_out": "tenth"},
-    }  # type: ignore[dict-item]
+    }
     seed = int(name[-1]) if name[-1].isdigit() else 0
     model, metrics = {"backbone": {"label": "x"}}, {metric: official}
     named = {f"task.{key}": value for key, value in options.items()}

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from raptor.errors import ConfigError
-from raptor.phases import solve_all
+from raptor.partition.quality import solve_all
 from raptor.reporting.overview import rows
 from raptor.reporting.page import write_page
 from raptor.reporting.study import write_report
@@ -49,8 +49,8 @@ def root(tmp_path: Path) -> Path:
         "k=2": (0.96, 0.98),
     }.items():
         for seed, value in enumerate(values):
-            k = label.removeprefix("k=")
-            backbone = {"task.backbone": f"{root}/surrogate-k{k}-{seed}"} if k != label else {}
+            size = label.removeprefix("k=")
+            backbone = {"task.backbone": f"{root}/surrogate-k{size}-{seed}"} if size != label else {}
             weights = {"teacher.weights": f"{root}/teacher" if label == "teacher" else None}
             model = {"backbone": {"label": label}}
             metrics = {"val/top1": value}

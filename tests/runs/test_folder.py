@@ -30,7 +30,7 @@ def folder(tmp_path: Path, default_name: str = "t", **changes: Any) -> RunFolder
     return RunFolder(parse(Options, values), OmegaConf.create(values), default_name)
 
 
-def status(run: RunFolder) -> dict:
+def status(run: RunFolder) -> dict[str, Any]:
     return json.loads((run.path / "status.json").read_text())
 
 

@@ -33,7 +33,7 @@ LAYOUT = TokenLayout(cls=1, registers=0, patches=2)
 OPTIONS = MeasureOptions(
     shown=3,
     operators=OperatorOptions(rank=3, tokens=["patches"]),
-    perturbation=PerturbationOptions(images=KICKED, sizes=(SIZE,), layers=[1, 3]),
+    perturbation=PerturbationOptions(images=KICKED, sizes=[SIZE], layers=[1, 3]),
     jacobian=JacobianOptions(images=2, values=3),
 )
 

@@ -19,7 +19,7 @@ def test_weights_stand_for_repeated_rows() -> None:
     x, y = rng.integers(0, 5, size=(2, 12)).astype(float)  # with ties
     weights = rng.multinomial(12, np.full(12, 1 / 12), size=30).astype(float)
     ranks = [weighted_ranks(v, weights) for v in (x, y)]
-    spearman, pearson = weighted_pearson(*ranks, weights), weighted_pearson(x, y, weights)
+    spearman, pearson = weighted_pearson(ranks[0], ranks[1], weights), weighted_pearson(x, y, weights)
     for row, w in enumerate(weights.astype(int)):
         a, b = np.repeat(x, w), np.repeat(y, w)
         assert np.repeat(ranks[0][row], w) == pytest.approx(stats.rankdata(a))

@@ -70,7 +70,7 @@ def one(frame: pd.DataFrame, **wanted: Any) -> pd.Series:
     return frame.iloc[0]
 
 
-def test_rows_by_hand(found: list) -> None:
+def test_rows_by_hand(found: list[Any]) -> None:
     fits, teachers, layers = small_scale.fits(found), small_scale.teachers(found), small_scale.layers(found)
     assert (len(fits), len(teachers)) == (15 * 4, 15)
     assert fits["kept"].unique() == pytest.approx([0.5])
@@ -84,7 +84,7 @@ def test_rows_by_hand(found: list) -> None:
     assert teachers["training"].nunique() == 9 + 3  # checkpoints belong to the trainings that they are of
 
 
-def test_correlations_of_a_known_relation(found: list) -> None:
+def test_correlations_of_a_known_relation(found: list[Any]) -> None:
     table = statistic.correlations(small_scale.fits(found))
     row = one(table, over="trained teachers, max-cut", k=2, measure="contrast", score="r2_cls")
     assert [row["spearman"], row["spearman_low"]] == pytest.approx([1.0, 1.0])
@@ -97,7 +97,7 @@ def test_correlations_of_a_known_relation(found: list) -> None:
     assert np.isnan(one(table, over="trained teachers, max-cut", measure="contrast", score="kept")["spearman"])
 
 
-def test_max_cut_is_paired_with_the_mean_of_the_draws(found: list) -> None:
+def test_max_cut_is_paired_with_the_mean_of_the_draws(found: list[Any]) -> None:
     table = statistic.paired(small_scale.fits(found))
     row = one(table, stage="trained", against="random", score="r2_cls")
     assert (row["mean"], row["n"], row["above"]) == (pytest.approx(0.15), 9, 9)
@@ -106,12 +106,12 @@ def test_max_cut_is_paired_with_the_mean_of_the_draws(found: list) -> None:
     assert set(table["stage"]) == {"trained", "checkpoint", "untrained"}
 
 
-def test_a_study_of_max_cut_alone_has_no_pairs(found: list) -> None:
+def test_a_study_of_max_cut_alone_has_no_pairs(found: list[Any]) -> None:
     fits = small_scale.fits(found)
     assert len(statistic.paired(fits[fits["kind"] == "maxcut"])) == 0
 
 
-def test_drop_rate_and_training_by_hand(found: list) -> None:
+def test_drop_rate_and_training_by_hand(found: list[Any]) -> None:
     fits = small_scale.fits(found)
     by_rate = statistic.along(fits[fits["stage"] == "trained"], "drop_path")
     assert by_rate["r2_cls_mean"].tolist() == pytest.approx([0.51, 0.63, 0.75])
@@ -121,7 +121,7 @@ def test_drop_rate_and_training_by_hand(found: list) -> None:
     assert steps["r2_cls_mean"].tolist() == pytest.approx([0.91, 0.71, 0.63])
 
 
-def test_rates_with_checkpoints_are_kept_apart_and_share_the_untrained(found: list) -> None:
+def test_rates_with_checkpoints_are_kept_apart_and_share_the_untrained(found: list[Any]) -> None:
     found += [run("checkpoint", 0.6, seed, 50, 0.8 + 0.01 * seed) for seed in range(3)]
     steps = statistic.along(statistic.of_training(small_scale.fits(found)), "drop_path", "step")
     assert steps[["drop_path", "step"]].values.tolist() == [[r, s] for r in (0.3, 0.6) for s in (0, 50, 600)]
@@ -129,13 +129,13 @@ def test_rates_with_checkpoints_are_kept_apart_and_share_the_untrained(found: li
     assert set(steps["r2_cls_n"]) == {3}
 
 
-def test_checkpoints_of_one_training_are_one_pair(found: list) -> None:
+def test_checkpoints_of_one_training_are_one_pair(found: list[Any]) -> None:
     found += [run("checkpoint", 0.3, seed, step, 0.7) for seed in range(3) for step in (100, 200, 400)]
     row = one(statistic.paired(small_scale.fits(found)), stage="checkpoint", against="random", score="r2_cls")
     assert (row["n"], row["p"]) == (3, 0.25)
 
 
-def test_correlation_over_partitions_is_within_teachers(found: list) -> None:
+def test_correlation_over_partitions_is_within_teachers(found: list[Any]) -> None:
     """Fits fall with contrast in each teacher, though teachers of more contrast fit better."""
     for one_run in found:
         for name, of in one_run["partitions"].items():
@@ -154,7 +154,7 @@ def test_correlation_over_partitions_is_within_teachers(found: list) -> None:
     assert np.isnan(one(table, over=statistic.WITHIN, measure="share", score="r2_cls")["spearman"])  # always 0.5
 
 
-def test_swaps_of_different_teachers_make_no_trend(found: list) -> None:
+def test_swaps_of_different_teachers_make_no_trend(found: list[Any]) -> None:
     for i, one_run in enumerate(found):
         for j, swap in enumerate(one_run["swaps"]):
             swap["distance"] = i + (0.1, -0.1, 0.1, -0.1)[j]
@@ -163,7 +163,7 @@ def test_swaps_of_different_teachers_make_no_trend(found: list) -> None:
     assert abs(trend["spearman"]) < 0.05
 
 
-def test_what_a_teacher_has_not_is_left_out(found: list) -> None:
+def test_what_a_teacher_has_not_is_left_out(found: list[Any]) -> None:
     for one_run in found:
         for key in [key for key in one_run["metrics"] if key.endswith(("r2_cls", "r2_registers"))]:
             del one_run["metrics"][key]
@@ -173,7 +173,7 @@ def test_what_a_teacher_has_not_is_left_out(found: list) -> None:
     assert "r2_registers_mean" not in statistic.along(fits, "stage")
 
 
-def test_swaps_by_hand(found: list) -> None:
+def test_swaps_by_hand(found: list[Any]) -> None:
     swaps = small_scale.swaps(found)
     row = one(statistic.swap_effects(swaps), stage="untrained", score="kept")
     assert (row["intra"], row["n"], row["above"]) == (pytest.approx(0.7 / 0.8), 3, 3)

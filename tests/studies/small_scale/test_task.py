@@ -25,7 +25,7 @@ from raptor.tasks.distillation.losses import TokenMSE
 from tests.tasks.distillation.test_task import fit
 
 DISTANCE = np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0)))
-BLOCK = {"layer_scale": 0.3}
+BLOCK: dict[str, Any] = {"layer_scale": 0.3}
 
 
 @pytest.fixture
@@ -60,10 +60,10 @@ def judge(task: Partitions, tmp_path: Path, batch: int = 100) -> dict[str, Any]:
         default_root_dir=tmp_path,
     )
     (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
-    return metrics
+    return dict(metrics)
 
 
-def test_pieces_trained_together_equal_pieces_trained_alone(make: Callable, tmp_path: Path) -> None:
+def test_pieces_trained_together_equal_pieces_trained_alone(make: Callable[..., Any], tmp_path: Path) -> None:
     together = make(list(KINDS))
     fit(together, 8, tmp_path)
     for kind, piece in zip(KINDS, together.model.students(), strict=True):
@@ -87,7 +87,7 @@ def test_the_teachers_own_order_changes_nothing(teacher: Teacher) -> None:
     assert not torch.allclose(x, acts[4])
 
 
-def test_swaps_are_scored_over_all_batches(make: Callable, teacher: Teacher, tmp_path: Path) -> None:
+def test_swaps_are_scored_over_all_batches(make: Callable[..., Any], teacher: Teacher, tmp_path: Path) -> None:
     nothing, something = Swap(2, "intra", (), ()), Swap(2, "inter", (1, 3), (4, 2))
     torch.manual_seed(0)
     for parameter in teacher.parameters():  # so that it does not say the same of every image
@@ -110,7 +110,7 @@ def test_swaps_are_scored_over_all_batches(make: Callable, teacher: Teacher, tmp
     assert 0 < agreement < 1
 
 
-def test_a_validation_leaves_measures_and_swaps(make: Callable, tmp_path: Path) -> None:
+def test_a_validation_leaves_measures_and_swaps(make: Callable[..., Any], tmp_path: Path) -> None:
     task = make(list(KINDS), swaps=[Swap(2, "inter", (1,), (3,))])
     metrics = judge(task, tmp_path)
     details = task.details()

@@ -52,7 +52,7 @@ def make(teacher: Teacher, block_config: BlockConfig) -> Callable[..., Distillat
     return build
 
 
-def test_blocks_trained_together_equal_blocks_trained_alone(make: Callable, tmp_path: Path) -> None:
+def test_blocks_trained_together_equal_blocks_trained_alone(make: Callable[..., Any], tmp_path: Path) -> None:
     phases = [Phase(0, 2), Phase(2, 4), Phase(1, 4)]
     together = make(phases, teacher_forcing=0.5, last_phase_loss=WeightedTokenMSE(0.3, 0.3, 0.4))
     fit(together, 12, tmp_path)
@@ -63,7 +63,7 @@ def test_blocks_trained_together_equal_blocks_trained_alone(make: Callable, tmp_
             assert torch.equal(weight, together.model.of(phase).state_dict()[name]), (phase, name)
 
 
-def test_teacher_stays_as_it_was(make: Callable, teacher: Teacher, tmp_path: Path) -> None:
+def test_teacher_stays_as_it_was(make: Callable[..., Any], teacher: Teacher, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     task = make(phases_of([2], 4), whole=True)
     start = {name: tensor.clone() for name, tensor in task.model.blocks.state_dict().items()}
@@ -74,7 +74,7 @@ def test_teacher_stays_as_it_was(make: Callable, teacher: Teacher, tmp_path: Pat
     assert any(not torch.equal(tensor, start[name]) for name, tensor in task.model.blocks.state_dict().items())
 
 
-def test_loss_mixes_forcing_and_rollout_by_the_annealed_weight(make: Callable, teacher: Teacher) -> None:
+def test_loss_mixes_forcing_and_rollout_by_the_annealed_weight(make: Callable[..., Any], teacher: Teacher) -> None:
     task = make([Phase(1, 4)], teacher_forcing=0.25)
     (piece,) = task.model.students()
     x = teacher.embed(torch.randn(2, 1, 8, 8))
@@ -84,7 +84,7 @@ def test_loss_mixes_forcing_and_rollout_by_the_annealed_weight(make: Callable, t
         max_steps = 400
         global_step = 0
 
-    def mse(preds: list, layers: range) -> torch.Tensor:
+    def mse(preds: list[Any], layers: range) -> torch.Tensor:
         return torch.stack([(p - acts[i]).square().mean() for p, i in zip(preds, layers, strict=True)]).mean()
 
     rollout = mse(list(piece.steps(acts[1])), range(2, 5))
@@ -96,7 +96,7 @@ def test_loss_mixes_forcing_and_rollout_by_the_annealed_weight(make: Callable, t
         assert task.piece_loss(piece, acts).item() == pytest.approx((w * forced + (1 - w) * rollout).item(), rel=1e-5)
 
 
-def test_rollouts_grow_from_one_layer_to_the_whole_piece(make: Callable, teacher: Teacher) -> None:
+def test_rollouts_grow_from_one_layer_to_the_whole_piece(make: Callable[..., Any], teacher: Teacher) -> None:
     task = make([Phase(0, 4)], rollout_growth=0.5)
     (piece,) = task.model.students()
     x = teacher.embed(torch.randn(2, 1, 8, 8))
@@ -128,7 +128,7 @@ def test_rollouts_grow_from_one_layer_to_the_whole_piece(make: Callable, teacher
 
 @pytest.mark.parametrize(("whole", "growth", "stretch"), [(True, 0.0, 4), (True, 1.0, 2), (False, 0.0, 4)])
 def test_noise_is_added_before_every_application(
-    make: Callable, teacher: Teacher, whole: bool, growth: float, stretch: int
+    make: Callable[..., Any], teacher: Teacher, whole: bool, growth: float, stretch: int
 ) -> None:
     phases = phases_of([3], 4) if whole else [Phase(0, 4)]
     task = make(phases, whole=whole, teacher_forcing=1.0, rollout_growth=growth, input_noise=0.3)
@@ -170,7 +170,7 @@ def test_a_surrogate_of_the_teachers_own_layers_is_perfect(teacher: Teacher) -> 
     class Perfect(torch.nn.Module):
         phase, name = Phase(0, 4), "0-4"
 
-        def students(self) -> list:
+        def students(self) -> list[Any]:
             return [self]
 
         def steps(self, x: torch.Tensor, start: int = 0, end: int | None = None) -> Any:

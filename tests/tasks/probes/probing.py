@@ -17,7 +17,10 @@ from raptor.tasks.probes.base import Probe
 
 SIDE, PATCH = 16, 4
 GRID = SIDE // PATCH
-ADAM = {"optimizer": lambda params: torch.optim.AdamW(params, lr=0.1, weight_decay=0.0), "schedule": None}
+ADAM: dict[str, Any] = {
+    "optimizer": lambda params: torch.optim.AdamW(params, lr=0.1, weight_decay=0.0),
+    "schedule": None,
+}
 
 
 class Known(nn.Module):
@@ -40,7 +43,7 @@ class Known(nn.Module):
         return torch.cat([patches.mean(1, keepdim=True), patches], dim=1)
 
 
-def oracle(width: int) -> Known:
+def oracle(width: int) -> Any:
     """Tokens that say the grey value: one-hot."""
     return Known(width, lambda grey: nn.functional.one_hot(grey.round().long(), width).float())
 
