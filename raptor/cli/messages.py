@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from raptor.errors import RaptorError
+from raptor.runs.migration import RENAMED
 from raptor.utils.files import CONFIGS
 from raptor.utils.options import unknown_key
 
@@ -70,7 +71,7 @@ def _unknown_override(config_name: str, overrides: Sequence[str]) -> RaptorError
         name = override.key_or_group
         closed = not name.startswith("hydra.") or name.startswith("hydra.launcher.")
         if closed and not override.is_add() and override not in groups and name not in known:
-            return unknown_key(name, override.value(), known, addable=_open_parent(config, name))
+            return unknown_key(name, override.value(), known, RENAMED.get(name, ""), addable=_open_parent(config, name))
     return None
 
 

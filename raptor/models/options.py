@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from raptor.utils.options import Choice, Invalid, option, options
+from raptor.utils.options import Choice, Invalid, keys, option, options
 
 if TYPE_CHECKING:
     from raptor.models.teacher import Teacher
@@ -19,6 +19,38 @@ class TeacherNode(Choice):
     @abstractmethod
     def build(self, **changes: Any) -> Teacher:
         """Build the teacher, with some keys changed."""
+
+
+@options
+class TimmTeacherOptions(TeacherNode):
+    """A ViT of timm, with weights of this project, of timm, of its publisher, or random ones."""
+
+    identity_name: ClassVar[str] = "timm"
+
+    name: str = option("timm's model name")
+    options: dict[str, Any] = option("Keyword arguments of timm.create_model", default={}, open=True)
+    weights: str | None = option("Run folder or weight file; null: pretrained or random", default=None)
+    pretrained: bool = option("Fetch timm's published weights where weights is null", default=False)
+    head: str | None = option("Linear head on [cls, mean patch]: run of a probe, or Meta's .pth", default=None)
+    linear_head: int = option("Classes of a new head on [cls, mean patch]; 0 keeps the ViT's own", default=0, ge=0)
+    mean: list[float] | None = option("Mean of the channels; null takes the model's", default=None)
+    std: list[float] | None = option("Deviation of the channels; null takes the model's", default=None)
+    position_std: float | None = option(
+        "Deviation of random position embeddings; null takes timm's", default=None, ge=0
+    )
+    drop_path: float | None = option(
+        "Stochastic depth at one rate for all blocks; null takes timm's", default=None, ge=0, lt=1
+    )
+
+    def __post_init__(self) -> None:
+        if self.std is not None and min(self.std, default=0) <= 0:
+            raise Invalid("std", self.std, "numbers > 0, one a channel, or null", "correct them")
+
+    def build(self, **changes: Any) -> Teacher:
+        """Build the teacher by :func:`raptor.models.pretrained.build_teacher`."""
+        from raptor.models.pretrained import build_teacher
+
+        return build_teacher(**({key.name: getattr(self, key.name) for key in keys(type(self))} | changes))
 
 
 @options
