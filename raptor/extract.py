@@ -40,31 +40,31 @@ def extract(options: ExtractOptions) -> None:
     import torch
 
     from raptor.data.store.layout import Store
-    from raptor.extraction.fill import check, estimate, mend
+    from raptor.extraction.fill import check, estimate, repair
     from raptor.extraction.plan import plan
 
     if options.verify:
-        found = check(map(Store, options.folders().values()))
-        damaged = [f"shard {shard} of {store.path}: {what}" for store, shard, what in found]
+        problems = check(map(Store, options.folders().values()))
+        damaged = [f"shard {shard} of {store.path}: {what}" for store, shard, what in problems]
         if damaged:
-            shown = "\n  ".join(damaged[:20] + ["..."] * (len(damaged) > 20))
-            raise StoreError(
-                f"{len(damaged)} shards are damaged or missing:\n  {shown}\nTo make them anew, run the command that "
-                "made the store again, with mend=true"
-            )
+            shown = "; ".join(damaged[:20] + ["..."] * (len(damaged) > 20))
+            expected = f"whole shards, {len(damaged)} are damaged or missing ({shown})"
+            fix = "run the command that made the store with repair=true, which makes them anew"
+            raise StoreError.of("store", options.store, expected, fix)
         return
     jobs = plan(options)
     try:
         estimate(jobs)
         stores = [job.open(options.shard_size) for job in jobs]
-        if options.mend:
-            mend(stores)
+        if options.repair:
+            repair(stores)
         if options.workers > 1:
             _watch(stores, torch.multiprocessing.spawn(_work, (options,), options.workers, join=False))
         else:
             _fill(jobs, options)
     except OSError as error:
-        raise StoreError(f"store={options.store} cannot be written: {error}") from error
+        expected = f"a folder that can be written ({error})"
+        raise StoreError.of("store", options.store, expected, "choose another store=..., or make room") from error
     for store in stores:
         if store.seal():
             log.info("%s: complete, %d samples in %d shards", store.path, store.samples, store.num_shards)

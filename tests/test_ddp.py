@@ -53,7 +53,7 @@ def test_two_processes_have_the_losses_of_one(call: Callable[..., None], tmp_pat
     ("wrong", "message"),
     [
         ("task=linear_probe", "trainer.devices=2: expected one process for task=linear_probe (trainer.num_nodes=1)"),
-        ("data.batch_size=7", "data.batch_size=7 does not divide evenly over the 2 processes"),
+        ("data.batch_size=7", "data.batch_size=7: expected a multiple of 2, the number of processes"),
     ],
 )
 def test_what_two_processes_cannot_do_is_refused_before_they_start(

@@ -65,7 +65,7 @@ def test_a_cache_of_other_pictures_is_refused_and_unreadable_ones_are_named(call
     pictures = ["data=image_folder", "data.num_workers=0", "data.batch_size=2"]
     call("extract", *pictures, "content=pixels", "data.root=a")
     train = [*pictures, "data.pixels=stores/image_folder-pixels", "trainer.max_steps=1", *QUIET[:1], "surrogate.k=2"]
-    with pytest.raises(StoreError, match="was made of other train images"):
+    with pytest.raises(StoreError, match="it was made of other train images"):
         call("train", *train, "data.root=b", "name=b")
     call("train", *train, "data.root=a", "name=a")
     call("train", *train, "data.root=null", "name=cache")
@@ -119,7 +119,9 @@ def test_an_error_in_a_loading_process_is_one_message(call: Call, tmp_path: Path
     process = start("train", *arguments, cwd=tmp_path, stderr=subprocess.PIPE)
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert re.search(r"error: shard 0 of stores/digits-digits_vit: layer07\.bin has changed .*mend=true", errors)
+    assert re.search(
+        r"error: shard 0 of stores/digits-digits_vit: expected .*layer07\.bin has changed .*repair=true", errors
+    )
     assert "Traceback" not in errors
 
 
@@ -129,7 +131,7 @@ def test_bfloat16_stores_are_half_as_large_and_train(call: Call, tmp_path: Path)
     arguments = ["task=distill", "surrogate.phases=[[0,5]]", "activations=cached", "activations.store=half"]
     call("train", *arguments, "name=run", "trainer.max_steps=3", *QUIET[:2])
     assert result(tmp_path, "run")["steps"] == 3
-    with pytest.raises(StoreError, match=r"holds the layers 0\.\.5, this job needs 0\.\.12: 6\.\.12 missing"):
+    with pytest.raises(StoreError, match=r"the layers 0\.\.12, of which 6\.\.12 are missing \(it has 0\.\.5\)"):
         call("train", "activations=cached", "activations.store=half", "name=whole", *QUIET)
 
 
@@ -141,12 +143,12 @@ def test_damage_is_found_by_verify_and_by_training_and_mended(call: Call, tmp_pa
     flip(store / "shards/00002/layer07.bin", 12345)
     shutil.rmtree(store / "shards/00001")
     with pytest.raises(
-        StoreError, match=r"(?s)2 shards are damaged or missing.*shard 1 .*shard 2 .*layer07.*mend=true"
+        StoreError, match=r"(?s)whole shards, 2 are damaged or missing.*shard 1 .*shard 2 .*layer07.*repair=true"
     ):
         call("extract", "shard_size=400", "verify=true")
-    with pytest.raises(StoreError, match=r"shard [12] of .* mend=true"):
+    with pytest.raises(StoreError, match=r"shard [12] of .* repair=true"):
         call("train", "activations=cached", "name=run", *QUIET)
-    call("extract", "shard_size=400", "mend=true")
+    call("extract", "shard_size=400", "repair=true")
     assert tree(store) == whole
 
 
@@ -154,22 +156,22 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for argument, message in (
-        ("content=pictures", "choose activations, pixels"),
-        ("dtype=float64", "choose float32, bfloat16, float16"),
+        ("content=pictures", r"^content=pictures: expected activations or pixels\."),
+        ("dtype=float64", "expected float32 or bfloat16 or float16"),
         ("layers=[3,13]", r"0\.\.12"),
-        ("workers=0", "above 0"),
+        ("workers=0", "expected integer >= 1"),
         ("part=2", r"parts=1"),
-        ("splits=test", "known are train and val"),
+        ("splits=test", "expected train or val"),
     ):
         with pytest.raises(ConfigError, match=message):
             call("extract", argument)
-    with pytest.raises(StoreError, match="does not exist: make it with"):
+    with pytest.raises(StoreError, match="expected a store of activations. Fix: make it with"):
         call("train", "activations=cached", "name=run", *QUIET)
-    with pytest.raises(ConfigError, match="reads images, no stored activations"):
+    with pytest.raises(ConfigError, match="activations=cached: expected online: task=linear_probe reads images"):
         call("train", "task=linear_probe", "activations=cached", "name=run", *QUIET)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=75_000_000))
-    with pytest.raises(StoreError, match=r"75\.3 MB of that are still to be written, and the disk has 75 MB free"):
+    with pytest.raises(StoreError, match=r"a disk with 75\.3 MB free for what is still to be written .* it has 75 MB"):
         call("extract")
     assert not (tmp_path / "stores").exists()
 

@@ -75,7 +75,7 @@ class ADE20K(DenseData):
         return self._num_classes
 
     def list_files(self, split: str) -> list[Pair]:
-        """Pictures and their labels, by name."""
+        """List pictures with their labels, by name."""
         pictures, labels = (self.root / kind / FOLDERS[split] for kind in ("images", "annotations"))
         for folder in (pictures, labels):
             if not folder.is_dir():
@@ -101,7 +101,7 @@ class ADE20K(DenseData):
         return by_stem
 
     def reader(self, split: str) -> Callable[[Path], Tensor]:
-        """Labels of every split are stored alike."""
+        """Return the reader of labels, the same for every split."""
         return self._read_labels
 
     def _read_labels(self, path: Path) -> Tensor:
@@ -114,11 +114,11 @@ class ADE20K(DenseData):
         return torch.from_numpy(labels.astype(np.uint8) - 1)[None]  # 0 wraps round to 255, the ignored label
 
     def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Bilinear resize."""
+        """Describe the bilinear resize and the way of evaluating."""
         return {**super().transform(input_shape), "resize": "bilinear", "evaluation": self.evaluation}
 
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
-        """Training pictures squashed to the input, validation pictures as ``evaluation`` says."""
+        """Return training pictures squashed to the input, validation pictures as ``evaluation`` says."""
         if input_shape[0] != 3:
             expected = f"3, as the pictures of data={self.name} have"
             raise ConfigError.of("teacher.options.in_chans", input_shape[0], expected, "choose another teacher or data")
@@ -130,13 +130,13 @@ class ADE20K(DenseData):
         )
         return train, val
 
-    def judged_training_images(self) -> Images:
-        """Training pictures as ``evaluation`` says."""
+    def training_images_as_val(self) -> Images:
+        """Return training pictures, prepared as ``evaluation`` says."""
         transform = self.val_images.transform  # type: ignore[attr-defined]
         return Pairs(self._files["train"], self._read_labels, transform)
 
     def summary(self) -> dict[str, Any]:
-        """Plain data about the data, with the way of evaluating."""
+        """Return plain data for results, with the way of evaluating."""
         return {**super().summary(), "evaluation": self.evaluation}
 
 

@@ -19,7 +19,7 @@ from raptor.models.io import tensors_fingerprint
 class Digits(ImageData):
     """1,797 scans of handwritten digits, 8x8 grey, a fixed stratified fifth held out.
 
-    The split depends on nothing: every teacher, surrogate and probe of this project is judged on the same
+    The split depends on nothing: every teacher, surrogate and probe of this project is evaluated on the same
     360 digits, none of which was trained on.
 
     Parameters
@@ -33,18 +33,19 @@ class Digits(ImageData):
 
     @property
     def num_classes(self) -> int:
-        """Ten."""
+        """Number of classes."""
         return 10
 
     def digest(self, images: Any) -> str:
-        """Over all bytes."""
+        """Return a digest of all bytes."""
         return tensors_fingerprint({str(i): tensor for i, tensor in enumerate(images.tensors)})
 
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
-        """Training and held-out digits, resized and repeated over channels where asked."""
+        """Return training and held-out digits, resized and repeated over channels where asked."""
         channels, height, width = input_shape
         if channels not in (1, 3):
-            raise ConfigError(f"data=digits gives grey images, the teacher wants {channels} channels: use 1 or 3")
+            expected = "1 or 3, since the digits are grey"
+            raise ConfigError.of("teacher.options.in_chans", channels, expected, "choose another teacher or data")
         digits = load_digits()
         images = torch.tensor(digits.images * 255 / 16).round().to(torch.uint8)[:, None]
         if (height, width) != (8, 8):

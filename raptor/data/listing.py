@@ -13,7 +13,7 @@ TWICE = "links to what is listed already"
 
 
 def list_pictures(
-    folders: Sequence[Path], extensions: Collection[str], recursive: bool = True
+    folders: Sequence[Path], extensions: Collection[str], *, recursive: bool = True
 ) -> tuple[list[list[str]], Counter[str]]:
     """List the files of some folders that have one of the extensions, each file once.
 

@@ -65,18 +65,18 @@ class ImageData(Omissions, LightningDataModule, ABC):
         on_error: str = "raise",
     ) -> None:
         super().__init__()
-        if batch_size < 1 or eval_batch_size < 1:
-            raise ConfigError(f"data.batch_size={batch_size} and data.eval_batch_size={eval_batch_size} start at 1")
+        for key, value in (("data.batch_size", batch_size), ("data.eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ConfigError.of(key, value, "a positive integer", "set 1 or more")
         if on_error not in ON_ERROR:
-            raise ConfigError(f"data.on_error={on_error!r} is unknown; choose {' or '.join(ON_ERROR)}")
+            raise ConfigError.of("data.on_error", on_error, " or ".join(ON_ERROR), "choose one of them")
         if augment is not None and pixels is not None:
-            raise ConfigError(
-                f"data.pixels={pixels} holds images that are cropped already, which data.augment cannot crop anew: set "
-                "data.pixels=null to augment the originals, or data.augment=null"
-            )
+            expected = "null where data.augment is set, since cached images are cropped already"
+            fix = "set data.pixels=null to augment the originals, or data.augment=null"
+            raise ConfigError.of("data.pixels", pixels, expected, fix)
         self.train_samples: Any = None  # a dataset of whole batches that takes the place of the training images
         self.eval_samples: dict[str, Any] = {}  # the same for what eval_images names
-        self.eval_splits: tuple[str, ...] = ("val",)  # what a validation during training goes through, in order
+        self.eval_splits: tuple[str, ...] = ("val",)  # what a validation during training evaluates, in order
         self.train_images: Images
         self.val_images: Images
         self.held_out: np.ndarray | None = None  # one flag for each training image
@@ -90,7 +90,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
 
     @abstractmethod
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
-        """Training and validation images of the asked channels, height and width.
+        """Return training and validation images of some channels, height and width.
 
         Raises
         ------
@@ -104,27 +104,27 @@ class ImageData(Omissions, LightningDataModule, ABC):
         return 0
 
     def originals(self) -> Images:
-        """Training images as the random transform takes them: here, as they are for validation."""
+        """Return training images as the random transform takes them: here, as they are for validation."""
         return self.train_images
 
     def groups(self) -> Sequence[Hashable] | None:
-        """For each training image, which group may not be torn apart (frames of one scene); None: each stands alone."""
+        """Return the group of each training image that is held out as a whole (a scene); None: each stands alone."""
         return None
 
     def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Plain data that says how an image becomes one of the asked channels, height and width: by bicubic resize."""
+        """Describe, as plain data, how an image gets some channels, height and width: by bicubic resize."""
         return {"channels": input_shape[0], "size": list(input_shape[1:]), "resize": "bicubic"}
 
     def digest(self, images: Any) -> str:
-        """Digits that are equal for equal lists of images, as far as can be told without reading them all."""
+        """Return a digest that is equal for equal lists of images; it need not read them all."""
         return hashlib.sha256(f"{self.name} {len(images)}".encode()).hexdigest()
 
     def images(self, split: str) -> Images:
-        """Images of ``"train"`` or ``"val"``."""
+        """Return the images of ``"train"`` or ``"val"``."""
         return {"train": self.train_images, "val": self.val_images}[split]
 
-    def about(self, images: Images) -> dict[str, Any]:
-        """Plain data that tells these images from others: a store of anything made from them keeps it."""
+    def describe(self, images: Images) -> dict[str, Any]:
+        """Describe images by plain data that differs from that of others; stores made from them keep it."""
         return {
             "data": self.name,
             "transform": self.transform(self.input_shape),
@@ -165,10 +165,8 @@ class ImageData(Omissions, LightningDataModule, ABC):
         for split, images in zip(SPLITS, self.datasets(input_shape), strict=True):
             cached = self.images(split)
             if isinstance(cached, CachedImages) and cached.digest != self.digest(images):
-                raise StoreError(
-                    f"data.pixels={self.pixels} was made of other {split} images than those that are here: name their "
-                    "own cache, or null"
-                )
+                expected = f"a cache of the {split} images that are here, it was made of other {split} images"
+                raise StoreError.of("data.pixels", self.pixels, expected, "name their own cache, or set it to null")
 
     def hold_out(self, share: float = HELD_OUT) -> None:
         """Set a fixed share of the training images apart, whole groups only, the same for every seed.
@@ -190,21 +188,22 @@ class ImageData(Omissions, LightningDataModule, ABC):
             held += sizes[names[i]]
         self.held_out = np.array([group in chosen for group in groups])
         if self.held_out.all() or not self.held_out.any():
-            raise ConfigError(f"{len(names)} groups of training images are too few to hold {share:.0%} out")
+            expected = f"enough groups of training images to hold {share:.0%} out, it has {len(names)}"
+            raise ConfigError.of("data", self.name, expected, "take more images, or no rule that holds images out")
 
     def eval_images(self, split: str) -> Images:
-        """Images to judge by: ``"val"``, or the ``"held_out"`` share of the training images, without augmentation."""
+        """Return the images to evaluate on: ``"val"``, or the ``"held_out"`` share of training, not augmented."""
         if split == "val":
             return self.val_images
         assert self.held_out is not None
-        return Subset(self.judged_training_images(), self.held_out.nonzero()[0].tolist())  # type: ignore[arg-type]
+        return Subset(self.training_images_as_val(), self.held_out.nonzero()[0].tolist())  # type: ignore[arg-type]
 
-    def judged_training_images(self) -> Images:
-        """Training images as validation images are prepared."""
+    def training_images_as_val(self) -> Images:
+        """Return training images, prepared as validation images are."""
         return self.train_images
 
-    def loader(self, dataset: Any, persistent: bool = False, **kwargs: Any) -> DataLoader[Any]:
-        """A loader with the workers of this configuration."""
+    def loader(self, dataset: Any, *, persistent: bool = False, **kwargs: Any) -> DataLoader[Any]:
+        """Return a loader with the workers of this configuration."""
         options = {
             "num_workers": self.num_workers,
             "persistent_workers": persistent and self.num_workers > 0,
@@ -227,7 +226,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
         return self.input_shape[1:]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the whole training, beginning with the step that the trainer has reached."""
+        """Return the batches of the whole training from the step on that the trainer has reached."""
         trainer = self.trainer
         if trainer is None:
             raise RuntimeError("the data has no trainer: fit with Trainer.fit(task, datamodule=data)")
@@ -247,12 +246,12 @@ class ImageData(Omissions, LightningDataModule, ABC):
         return self.loader(TrainingSet(images, self._augment(), self.seed, marks), batch_sampler=sampler)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """All images to judge by, in order: one loader for each of ``eval_splits``, after the training for ``val``."""
+        """Return a loader for each of ``eval_splits``, in order; after the training for ``val`` alone."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         return [self.eval_loader(split) for split in (self.eval_splits if fitting else ("val",))]
 
     def eval_loader(self, split: str) -> DataLoader[Any]:
-        """All images of :meth:`eval_images` in order."""
+        """Return all images of :meth:`eval_images` in order."""
         if split in self.eval_samples:
             return DataLoader(self.eval_samples[split], batch_size=self.eval_batch_size, collate_fn=as_is)
         images: Any = self.eval_images(split)
@@ -261,22 +260,22 @@ class ImageData(Omissions, LightningDataModule, ABC):
         return self.loader(images, persistent=True, batch_size=self.eval_batch_size)
 
     def train_images_dataloader(self, limit: int | None = None) -> DataLoader[Any]:
-        """The first ``limit`` training images of a fixed shuffle, once, without augmentation."""
+        """Return the first ``limit`` training images of a fixed shuffle, once, without augmentation."""
         order = torch.randperm(len(self.train_images), generator=torch.Generator().manual_seed(0))
         chosen: Subset[Any] = Subset(self.train_images, order[:limit].tolist())  # type: ignore[arg-type]
         return self.loader(chosen, batch_size=self.eval_batch_size)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Finish a batch on its device: uint8 images to normalised float32; what is computed already is left alone."""
+        """Normalise the uint8 images of a batch on its device; features are left as they are."""
         images, targets = batch
         return (self.normalize(images) if isinstance(images, Tensor) else images), targets
 
     def normalize(self, images_BCHW: Tensor) -> Tensor:
-        """Uint8 images to normalised float32."""
+        """Turn uint8 images ``(B, C, H, W)`` into normalised float32."""
         self._mean, self._std = (x.to(images_BCHW.device) for x in (self._mean, self._std))  # copied once, then no wait
         return (images_BCHW.float() / 255 - self._mean) / self._std
 
     def summary(self) -> dict[str, Any]:
-        """Plain data about the data, for results."""
+        """Return plain data for results: name, sizes and what was left out."""
         sizes = {"name": self.name, "train": len(self.train_images), "val": len(self.val_images)}
         return sizes | self.omissions()

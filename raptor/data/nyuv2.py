@@ -18,7 +18,7 @@ from torchvision.transforms.functional import InterpolationMode
 from raptor.data.dense import DenseData, Pair, Pairs
 from raptor.data.pictures import LEAVE_OUT, read_map
 from raptor.data.sampling import Images
-from raptor.errors import ConfigError, SampleError
+from raptor.errors import ConfigError, SampleError, show
 
 TABLES = {"train": "data/nyu2_train.csv", "val": "data/nyu2_test.csv"}
 FAR = 10.0  # metres: value 255 of an 8-bit depth
@@ -62,7 +62,7 @@ class NYUv2(DenseData):
         super().__init__(root, name=name, **kwargs)
 
     def list_files(self, split: str) -> list[Pair]:
-        """Rows of the table of a split."""
+        """List the rows of the table of a split."""
         table = self.root / TABLES[split]
         if not table.is_file():
             raise self.misplaced(f"there is no {TABLES[split]}")
@@ -100,15 +100,15 @@ class NYUv2(DenseData):
             ) from error
 
     def groups(self) -> Sequence[Hashable]:
-        """The scene of each training picture; ``den_0001a_out`` and ``den_0001b_out`` are parts of one."""
+        """Return the scene of each training picture; ``den_0001a_out`` and ``den_0001b_out`` are parts of one."""
         return [re.sub(r"(?<=\d)[a-z]?(_out)?$", "", picture.parent.name) for picture, _ in self._files["train"]]
 
     def reader(self, split: str) -> Callable[[Path], Tensor]:
-        """Depth is told apart by its bits, not by its split."""
+        """Return the reader of depth, which goes by the bits of a file, not by its split."""
         return read_depth
 
     def transform(self, input_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Bilinear resize, if any, and padding."""
+        """Describe the bilinear resize, if any, and the padding."""
         return {**super().transform(input_shape), "resize": "bilinear", "image": list(self.size)}
 
     @property
@@ -117,14 +117,14 @@ class NYUv2(DenseData):
         return self.size
 
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
-        """Frames of both tables."""
-        if input_shape[0] != 3 or any(full < part for full, part in zip(input_shape[1:], self.size, strict=True)):
-            height, width = self.size
-            raise ConfigError(
-                f"data={self.name} gives colour pictures of {height}x{width}, padded to the teacher's input, which is "
-                f"{'x'.join(map(str, input_shape))}: set teacher.options.img_size to the next multiple of its patch "
-                "size ([490,644] for patches of 14 and 480x640)"
-            )
+        """Return the frames of both tables."""
+        if input_shape[0] != 3:
+            expected = f"3, as the pictures of data={self.name} have"
+            raise ConfigError.of("teacher.options.in_chans", input_shape[0], expected, "choose another teacher or data")
+        if any(full < part for full, part in zip(input_shape[1:], self.size, strict=True)):
+            expected = f"at least data.size={show(self.size)}, since pictures are padded to the teacher's input"
+            fix = "set the next multiples of the patch size ([490,644] for patches of 14 and 480x640)"
+            raise ConfigError.of("teacher.options.img_size", input_shape[1:], expected, fix)
         # does nothing to pictures of this size
         resize = v2.Resize(list(self.size), interpolation=InterpolationMode.BILINEAR, antialias=True)
         train, val = (Pairs(self._files[split], read_depth, resize) for split in ("train", "val"))
@@ -138,12 +138,12 @@ class NYUv2(DenseData):
 
 
 def padding(size: Sequence[int], padded: Sequence[int]) -> tuple[int, int]:
-    """Rows above and columns left of an image that was padded evenly."""
+    """Return the rows above and columns left of an image that was padded evenly."""
     return (padded[0] - size[0]) // 2, (padded[1] - size[1]) // 2
 
 
 def read_depth(path: Path) -> Tensor:
-    """Depth in metres, float32 ``(1, H, W)``, from an 8-bit or 16-bit PNG.
+    """Read depth in metres, float32 ``(1, H, W)``, from a picture of 8 or 16 bits.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The pixel cache: images after their deterministic resize and crop, stored once as uint8."""
+"""Read the pixel cache: images after their deterministic resize and crop, stored once as uint8."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLITS = ("train", "val")
 
 
 def pixel_fields(input_shape: Sequence[int]) -> list[Field]:
-    """Fields of a pixel cache for images ``(C, H, W)``."""
+    """Return the fields of a pixel cache for images ``(C, H, W)``."""
     return [Field("pixels", "uint8", tuple(input_shape)), Field("label", "int64", ())]
 
 
@@ -62,7 +62,7 @@ class CachedImages:
 
 
 def open_pixels(folder: str | Path, data: str, transform: Mapping[str, Any]) -> tuple[CachedImages, CachedImages]:
-    """Training and validation images of a pixel cache.
+    """Open the training and validation images of a pixel cache.
 
     Parameters
     ----------
@@ -79,13 +79,14 @@ def open_pixels(folder: str | Path, data: str, transform: Mapping[str, Any]) -> 
         If the cache is missing, incomplete, or another.
     """
     if not Path(folder).is_dir():
-        raise StoreError(
-            f"data.pixels={folder} does not exist: make it with python -m raptor.extract content=pixels and the same "
-            "data and teacher, or set data.pixels=null to decode the images every time"
+        fix = (
+            "make it with python -m raptor.extract content=pixels and the same data and teacher, or set "
+            "data.pixels=null to decode the images every time"
         )
+        raise StoreError.of("data.pixels", folder, "a pixel cache", fix)
     readers = [Reader(Path(folder) / split) for split in SPLITS]
     for split, reader in zip(SPLITS, readers, strict=True):
         expected = {"about": {"content": CONTENT, "split": split, "data": data, "transform": dict(transform)}}
-        reader.store.require(expected, f"data.pixels={folder} was made otherwise; name another, or null")
+        reader.store.require(expected, "name another cache as data.pixels, or set it to null")
     train, val = (CachedImages(reader) for reader in readers)
     return train, val

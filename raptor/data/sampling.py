@@ -1,4 +1,4 @@
-"""Which sample comes at which step, as a pure function of the seed and the step."""
+"""Draw the samples of each step, as a pure function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Draw(NamedTuple):
     ----------
     sample
         Position in the dataset.
-    number
-        How many samples were drawn before it in the whole training; seeds its augmentation.
+    stream_index
+        Position in the stream of the whole training; seeds the augmentation.
     """
 
     sample: int
-    number: int
+    stream_index: int
 
 
 class Images(Protocol):
@@ -42,15 +42,17 @@ class Images(Protocol):
 def check_shares(batch_size: int, processes: int) -> None:
     """Raise a ConfigError if processes cannot have equal shares of each batch."""
     if batch_size % processes:
-        raise ConfigError(f"data.batch_size={batch_size} does not divide evenly over the {processes} processes")
+        expected = f"a multiple of {processes}, the number of processes"
+        fix = f"set {max(1, round(batch_size / processes)) * processes}"
+        raise ConfigError.of("data.batch_size", batch_size, expected, fix)
 
 
 class StepSampler(Sampler[list[Draw]]):
     """Batches of an endless stream of permutations of the dataset, from any step on.
 
-    Sample ``number`` of the stream is element ``number mod n`` of permutation ``number div n``, which depends
-    on the seed alone. A run that resumes at step s thus continues with the very batch that an uninterrupted
-    one would see. Batches are always full and may straddle two permutations.
+    Sample ``i`` of the stream is element ``i mod n`` of permutation ``i div n``, which depends on the seed alone. A run
+    that resumes at step s thus continues with the very batch that an uninterrupted one would see. Batches are always
+    full and may straddle two permutations.
 
     Parameters
     ----------
@@ -95,11 +97,11 @@ class StepSampler(Sampler[list[Draw]]):
         epoch, order = -1, np.empty(0, dtype=np.int64)
         for step in range(self.first_step(), self.steps):
             batch = []
-            for number in range(step * self.batch_size, (step + 1) * self.batch_size):
-                if number // self.num_samples != epoch:
-                    epoch = number // self.num_samples
+            for index in range(step * self.batch_size, (step + 1) * self.batch_size):
+                if index // self.num_samples != epoch:
+                    epoch = index // self.num_samples
                     order = np.random.default_rng(derive_seed(self.seed, "order", epoch)).permutation(self.num_samples)
-                batch.append(Draw(int(order[number % self.num_samples]), number))
+                batch.append(Draw(int(order[index % self.num_samples]), index))
             yield batch[self.rank :: self.world_size]
 
 
@@ -136,7 +138,7 @@ class TrainingSet(Dataset[tuple[Tensor, Any]]):
         image, target = self.dataset[draw.sample]
         if self.transform is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(self.seed, "augment", draw.number))
+                torch.manual_seed(derive_seed(self.seed, "augment", draw.stream_index))
                 image, target = self.transform(image, target)
         return self._marked(draw, image, target)
 
@@ -145,5 +147,5 @@ class TrainingSet(Dataset[tuple[Tensor, Any]]):
 
 
 def as_is(batch: Any) -> Any:
-    """Collate what is a batch already."""
+    """Return a batch that is one already."""
     return batch

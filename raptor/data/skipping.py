@@ -77,7 +77,7 @@ class Omissions:
 
 @dataclass(frozen=True)
 class Skipped:
-    """What stands in the place of a sample that cannot be used.
+    """Stand-in for a sample that cannot be used.
 
     Parameters
     ----------

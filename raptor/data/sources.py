@@ -1,4 +1,4 @@
-"""Where the teacher's activations come from: computed in the step, or read from a store."""
+"""Get the teacher's activations: computed in the step, or read from a store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Activations = dict[int, Tensor]  # layer to (B, N, D)
 
 
 class ActivationSource(ABC):
-    """What feeds a distillation. All sources give the same batches for the same seed and step.
+    """Source of activations of a distillation. All give the same batches for the same seed and step.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class ActivationSource(ABC):
 
     @abstractmethod
     def activations(self, teacher: Teacher, batch: Any, layers: Collection[int]) -> Activations:
-        """Layers of the teacher, ``(B, N, D)`` each, from the first entry of a training batch."""
+        """Return layers of the teacher, ``(B, N, D)`` each, from the first entry of a training batch."""
 
 
 class Online(ActivationSource):
@@ -60,7 +60,7 @@ class Online(ActivationSource):
     reads_images: ClassVar[bool] = True
 
     def connect(self, data: ImageData, teacher: Teacher, layers: Collection[int]) -> None:
-        """Nothing to do: batches of images are what the data gives."""
+        """Do nothing: batches of images are what the data gives."""
 
     def activations(self, teacher: Teacher, batch: Any, layers: Collection[int]) -> Activations:
         """Run the teacher on normalised images ``(B, C, H, W)``."""
@@ -88,23 +88,19 @@ class Cached(ActivationSource):
     def connect(self, data: ImageData, teacher: Teacher, layers: Collection[int]) -> None:
         """Check that the store is of this teacher, data and transform, and read batches from it from now on."""
         if data.augment is not None:
-            raise ConfigError(
-                "data.augment cannot change activations that are stored: set data.augment=null, or activations=online"
-            )
+            expected = "online where data.augment is set, since stored activations cannot be augmented"
+            raise ConfigError.of("activations", "cached", expected, "set data.augment=null, or activations=online")
         if not self.store.is_dir():
-            raise StoreError(
-                f"activations.store={self.store} does not exist: make it with python -m raptor.extract and the same "
-                "teacher and data, or set activations=online"
-            )
+            fix = "make it with python -m raptor.extract and the same teacher and data, or set activations=online"
+            raise StoreError.of("activations.store", self.store, "a store of activations", fix)
         reader = Reader(self.store)
         have = {int(name.removeprefix("layer")) for name in reader.store.fields if name.startswith("layer")}
         if missing := sorted(set(layers) - have):
-            raise StoreError(
-                f"activations.store={self.store} holds the layers {_ranges(have)}, this job needs {_ranges(layers)}: "
-                f"{_ranges(missing)} missing. Extract them to another store=..., or set activations=online"
-            )
-        expected = {"samples": len(data.train_images), "about": about(teacher, data, "train")}
-        reader.store.require(expected, "extract to another store=..., or set activations=online")
+            expected = f"the layers {_ranges(layers)}, of which {_ranges(missing)} are missing (it has {_ranges(have)})"
+            fix = "extract them to another store=..., or set activations=online"
+            raise StoreError.of("activations.store", self.store, expected, fix)
+        content = {"samples": len(data.train_images), "about": describe_activations(teacher, data, "train")}
+        reader.store.require(content, "extract to another store=..., or set activations=online")
         for reason in reader.store.left_out.values():
             data.unusable(SampleError(reason))
         made = reader.store.about
@@ -123,7 +119,7 @@ class Cached(ActivationSource):
         data.train_samples = StoredActivations(reader, sorted(layers))
 
     def activations(self, teacher: Teacher, batch: Any, layers: Collection[int]) -> Activations:
-        """The layers as they were read, in float32."""
+        """Return the layers as they were read, in float32."""
         return {layer: x.float() for layer, x in batch.items()}
 
 
@@ -154,22 +150,22 @@ class StoredActivations:
 
 
 def layer_field(layer: int) -> str:
-    """Name of the field of a layer."""
+    """Return the name of the field of a layer."""
     return f"layer{layer:02d}"
 
 
 def activation_fields(teacher: Teacher, layers: Sequence[int], dtype: str) -> list[Field]:
-    """Fields of a store of some layers of a teacher."""
+    """Return the fields of a store of some layers of a teacher."""
     shape = (teacher.layout.num_tokens, teacher.width)
     return [*(Field(layer_field(layer), dtype, shape) for layer in layers), Field("label", "int64", ())]
 
 
-def about(teacher: Teacher, data: ImageData, split: str) -> dict[str, Any]:
-    """Plain data that tells activations from others: content, split, images, transform, teacher."""
+def describe_activations(teacher: Teacher, data: ImageData, split: str) -> dict[str, Any]:
+    """Describe activations by plain data that differs from that of others: split, images, transform, teacher."""
     return {
         "content": CONTENT,
         "split": split,
-        **data.about(data.images(split)),
+        **data.describe(data.images(split)),
         "teacher": {
             "name": teacher.spec.name,
             "options": {k: v for k, v in teacher.spec.options.items() if k not in WITHOUT_EFFECT},
@@ -184,7 +180,7 @@ def about(teacher: Teacher, data: ImageData, split: str) -> dict[str, Any]:
 
 
 def trunk_fingerprint(teacher: nn.Module) -> str:
-    """SHA-256 of the weights that activations depend on: all but final norm, pooling and heads."""
+    """Return the SHA-256 of the weights that activations depend on: all but final norm, pooling and heads."""
     after = ("norm.", "fc_norm.", "head", "attn_pool.")
     state: Mapping[str, Tensor] = teacher.state_dict()
     return tensors_fingerprint(

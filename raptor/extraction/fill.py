@@ -1,4 +1,4 @@
-"""Filling a store, shard by shard, by any number of processes at once."""
+"""Fill a store, shard by shard, by any number of processes at once."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from raptor.extraction.plan import Extraction
 log = logging.getLogger(__name__)
 
 
-def check_room(jobs: Sequence[Extraction]) -> dict[Extraction, int]:
-    """Samples of each store that are still to be written, once the disk is known to hold them all.
+def check_disk_space(jobs: Sequence[Extraction]) -> dict[Extraction, int]:
+    """Check that the disk holds what is still to be written, and count its samples for each store.
 
     Parameters
     ----------
@@ -45,11 +45,12 @@ def check_room(jobs: Sequence[Extraction]) -> dict[Extraction, int]:
     free, needed = shutil.disk_usage(disk).free, sum(n * job.nbytes for job, n in todo.items())
     if needed > free:
         whole = sum(len(job.images) * job.nbytes for job in jobs)
-        raise StoreError(
-            f"store={jobs[0].folder} ({jobs[0].what}) would hold {size(whole)}; {size(needed)} of that are still to be "
-            f"written, and the disk has {size(free)} free. Nothing was written. Store fewer layers (layers=[...]), "
-            "dtype=bfloat16 or content=pixels, or elsewhere (store=...)"
+        expected = (
+            f"a disk with {size(needed)} free for what is still to be written of {size(whole)} ({jobs[0].what}), "
+            f"it has {size(free)}"
         )
+        fix = "store fewer layers (layers=[...]), dtype=bfloat16 or content=pixels, or elsewhere (store=...)"
+        raise StoreError.of("store", jobs[0].folder, expected, fix)
     for job, n in todo.items():
         all_of_it = f"{len(job.images):,} samples of {job.what}, {size(len(job.images) * job.nbytes)}"
         log.info("%s: %s; %s to write, %s free", job.folder, all_of_it, size(n * job.nbytes), size(free))
@@ -57,15 +58,15 @@ def check_room(jobs: Sequence[Extraction]) -> dict[Extraction, int]:
 
 
 def estimate(jobs: Sequence[Extraction]) -> None:
-    """Check the room on the disk, then say how large the stores are and how long they take."""
-    for job, todo in check_room(jobs).items():
+    """Check the space on the disk, then log how large the stores are and how long they take."""
+    for job, todo in check_disk_space(jobs).items():
         if todo:
             time_needed = duration(todo * job.seconds_per_sample())
             log.info("%s: about %s for one process, writing not counted", job.folder, time_needed)
 
 
 def size(nbytes: float) -> str:
-    """Bytes in decimal units."""
+    """Format bytes in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if nbytes < 1000:
             return f"{nbytes:.3g} {unit}"
@@ -73,8 +74,8 @@ def size(nbytes: float) -> str:
     return f"{nbytes:,.3g} TB"
 
 
-def fill(job: Extraction, store: Store, first: int, tell: Callable[[int], object]) -> int:
-    """Write the shards that nobody has written or is writing.
+def fill(job: Extraction, store: Store, first: int, on_progress: Callable[[int], object]) -> int:
+    """Write the shards that no process has written or is writing.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def fill(job: Extraction, store: Store, first: int, tell: Callable[[int], object
         Its store.
     first
         Shard to begin with; processes that begin apart seldom meet.
-    tell
+    on_progress
         Called with the number of samples after each batch.
 
     Returns
@@ -113,7 +114,7 @@ def fill(job: Extraction, store: Store, first: int, tell: Callable[[int], object
                 writer.commit()
                 claims.release(shard)
             written += len(pictures)
-            tell(len(pictures))
+            on_progress(len(pictures))
     return written
 
 
@@ -127,7 +128,7 @@ def _batches(job: Extraction, claims: _Claims) -> Iterator[tuple[Tensor, Any, Se
 
 
 class _Claims:
-    """Batches of samples of the shards that this process could claim, in order; also tells which they were."""
+    """Batches of samples of the shards that this process could claim, in order, with a record of which they were."""
 
     def __init__(self, store: Store, batch_size: int, first: int) -> None:
         self.store, self.batch_size = store, batch_size
@@ -158,24 +159,24 @@ class _Claims:
                 yield batch
 
     def issued(self) -> Iterator[tuple[list[int], int, bool]]:
-        """Samples of each batch, their shard, and whether the batch is its last one."""
+        """Yield the samples of each batch, their shard, and whether the batch is its last one."""
         while self._issued:
             yield self._issued.popleft()
 
     def writer(self, shard: int) -> ShardWriter:
-        """The writer of a claimed shard."""
+        """Return the writer of a claimed shard."""
         if shard not in self._writers:
             self._writers[shard] = self._held[shard].enter_context(ShardWriter(self.store, shard))
         return self._writers[shard]
 
     def release(self, shard: int) -> None:
-        """Close what a shard needed, and let others see to it."""
+        """Close what a shard needed, and release the claim."""
         self._writers.pop(shard, None)
         self._held.pop(shard).close()
 
 
 def check(stores: Iterable[Store]) -> Iterator[tuple[Store, int, str]]:
-    """Read every byte of stores; gives damaged and missing shards, and what is wrong with them."""
+    """Read every byte of stores; yield damaged and missing shards with what is wrong with them."""
     for store in stores:
         whole = True
         with Progress(transient=True) as progress:
@@ -187,17 +188,17 @@ def check(stores: Iterable[Store]) -> Iterator[tuple[Store, int, str]]:
             log.info("%s: all %d shards are whole", store.path, store.num_shards)
 
 
-def mend(stores: Iterable[Store]) -> None:
+def repair(stores: Iterable[Store]) -> None:
     """Remove damaged shards, so that they are made anew."""
     for store, shard, _ in check(stores):
         with store.hold(shard) as ours:
-            if ours and (problem := problem_of(store, shard)):  # another process may have mended it meanwhile
+            if ours and (problem := problem_of(store, shard)):  # another process may have repaired it meanwhile
                 log.warning("shard %d of %s: %s; it is made anew", shard, store.path, problem)
                 store.drop(shard)
 
 
 def duration(seconds: float) -> str:
-    """Seconds, rounded for people."""
+    """Format seconds, rounded."""
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"

@@ -19,6 +19,7 @@ class ExtractOptions(RunOptions):
     """Images, or layers of a teacher, to be stored on disk."""
 
     command: ClassVar[str] = "extract"
+    renamed: ClassVar[dict[str, str]] = {"mend": "repair"}
 
     content: Literal["activations", "pixels"] = option(
         "What is stored: layers of the teacher, or images", default="activations"
@@ -34,7 +35,7 @@ class ExtractOptions(RunOptions):
     parts: int = option("Number of such calls", default=1, ge=1)
     device: Literal["auto", "cpu", "cuda"] = option("Device of the teacher", default="auto")
     verify: bool = option("Only check every byte of what is stored", default=False)
-    mend: bool = option("Check, and make damaged shards anew", default=False)
+    repair: bool = option("Check, and make damaged shards anew", default=False)
     seed: int = option("Seed of a teacher with random weights", default=0, ge=0, lt=2**32)
     default_store: dict[str, str] = option("Name of the store where none is given", default={}, identity=False)
     teacher: TeacherNode = option("The ViT")

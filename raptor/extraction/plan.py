@@ -1,4 +1,4 @@
-"""What a store is to hold: images, or layers of a teacher; and the options of ``raptor.extract``."""
+"""Plan what stores are to hold: images, or layers of a teacher."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from raptor.data.pixels import CONTENT as PIXELS
 from raptor.data.pixels import pixel_fields
 from raptor.data.sampling import Images
 from raptor.data.skipping import Attempts
-from raptor.data.sources import Online, about, activation_fields, layer_field
+from raptor.data.sources import Online, activation_fields, describe_activations, layer_field
 from raptor.data.store.layout import DTYPES, Field, Store
 from raptor.errors import ConfigError
 from raptor.extraction.options import ExtractOptions
@@ -60,11 +60,11 @@ class Extraction:
             raise ConfigError.of("data", self.data.name, expected, "choose other data")
 
     def open(self, shard_size: int) -> Store:
-        """The store, made if missing; see :meth:`Store.create`."""
+        """Open the store, made if missing; see :meth:`Store.create`."""
         return Store.create(self.folder, self.fields, len(self.images), shard_size, self.about)
 
     def attempts(self) -> Attempts:
-        """The images with, for each, why it cannot be used."""
+        """Return the images with, for each, why it cannot be used."""
         return Attempts(self.images, self.data.input_shape)
 
     @property
@@ -74,12 +74,12 @@ class Extraction:
 
     @property
     def what(self) -> str:
-        """Shape and type of a sample, for people."""
+        """Shape and type of a sample, human-readable."""
         first = self.fields[0]
         return f"{len(self.fields) - 1} x {'x'.join(map(str, first.shape))} {first.dtype}"
 
     def seconds_per_sample(self) -> float:
-        """Time to load and compute one sample, measured on a second batch; writing is not included."""
+        """Measure the time to load and compute one sample on a second batch; writing is not included."""
         images: Any = self.attempts() if self.data.on_error == "skip" else self.images
         for _ in range(2):
             begin = time.perf_counter()
@@ -90,7 +90,7 @@ class Extraction:
 def pixels(folder: Path, data: ImageData, split: str) -> Extraction:
     """Store the images as the transform leaves them."""
     images = data.images(split)
-    made_of = {"content": PIXELS, "split": split, **data.about(images), "classes": getattr(images, "classes", None)}
+    made_of = {"content": PIXELS, "split": split, **data.describe(images), "classes": getattr(images, "classes", None)}
     return Extraction(folder, data, images, pixel_fields(data.input_shape), lambda x: {"pixels": x}, made_of)
 
 
@@ -124,12 +124,12 @@ def layers(
         return {layer_field(layer): x[: len(images_BCHW)].to(DTYPES[dtype]).cpu() for layer, x in acts.items()}
 
     how = {"precision": precision, "batch_size": data.batch_size, "device": device.type}
-    made_of = about(teacher, data, split) | how
+    made_of = describe_activations(teacher, data, split) | how
     return Extraction(folder, data, data.images(split), activation_fields(teacher, which, dtype), make, made_of)
 
 
 def choose_layers(layers: Any, num_layers: int) -> list[int]:
-    """Layers to store, None for all.
+    """Choose the layers to store; None takes all.
 
     Raises
     ------
@@ -140,12 +140,13 @@ def choose_layers(layers: Any, num_layers: int) -> list[int]:
         return list(range(num_layers + 1))
     chosen = [layers] if isinstance(layers, int) else sorted(set(layers))
     if not chosen or not all(isinstance(x, int) and 0 <= x <= num_layers for x in chosen):
-        raise ConfigError(f"layers={layers} must be layers of the teacher, 0..{num_layers}, such as [7,8,9,10]")
+        expected = f"layers of the teacher, 0..{num_layers}"
+        raise ConfigError.of("layers", layers, expected, "list some, such as layers=[7,8,9,10], or set null for all")
     return chosen
 
 
 def choose_device(name: str, rank: int) -> torch.device:
-    """Device of one of several processes; ``auto`` takes a GPU where there is one.
+    """Choose the device of one of several processes; ``auto`` takes a GPU where there is one.
 
     Raises
     ------
@@ -155,7 +156,7 @@ def choose_device(name: str, rank: int) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
-        raise ConfigError(f"device={name} is not here: choose auto, cpu or, with an NVIDIA GPU, cuda")
+        raise ConfigError.of("device", name, "a device of this machine", "choose auto, cpu or, with a GPU, cuda")
     return torch.device(name, rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
 
 

@@ -74,6 +74,6 @@ def is_finished(job: JobSpec, folder: RunFolder) -> bool:
     """Whether there is nothing left to do for a job, by its folder."""
     if folder.has_result:
         return folder.result() is not None
-    if job.command != "extract" or job.config["verify"] or job.config["mend"]:
+    if job.command != "extract" or job.config["verify"] or job.config["repair"]:
         return False
     return folder.is_recorded() and folder.status().get("state") == "finished" and Path(job.config["store"]).exists()

@@ -60,7 +60,7 @@ TARGETS = {
     "raptor.tasks.execution.Progress": "raptor.training.options.ProgressOptions",
 }
 # keys that were called otherwise, by their full former name
-RENAMED = {"surrogate.start": "surrogate.init"}
+RENAMED = {"surrogate.start": "surrogate.init", "mend": "repair"}
 
 
 def recorded(folder: Path, root: type[RunOptions]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ def flat(sampler: StepSampler) -> list[Any]:
 
 def test_every_pass_sees_every_sample_once_in_a_new_order() -> None:
     draws = flat(StepSampler(10, 4, steps=10, seed=0))
-    assert [d.number for d in draws] == list(range(40))
+    assert [d.stream_index for d in draws] == list(range(40))
     passes = [[d.sample for d in draws[i : i + 10]] for i in range(0, 40, 10)]
     assert all(sorted(p) == list(range(10)) for p in passes)
     assert len({tuple(p) for p in passes}) == 4
@@ -41,7 +41,9 @@ def test_processes_share_each_batch_without_overlap() -> None:
 
 
 def test_processes_have_equal_shares_or_none() -> None:
-    with pytest.raises(ConfigError, match=r"data\.batch_size=8 does not divide evenly over the 3 processes"):
+    with pytest.raises(
+        ConfigError, match=r"data\.batch_size=8: expected a multiple of 3, the number of processes\. Fix: set 9"
+    ):
         StepSampler(31, 8, 9, 1, world_size=3)
 
 
@@ -51,7 +53,7 @@ def test_augmentation_depends_on_seed_and_draw_alone() -> None:
 
     def images(order: list[Any], seed: int) -> dict[Any, Any]:
         training = TrainingSet(data, lambda image, label: (image + torch.randn(()), label), seed)
-        return {draw.number: training[draw][0].sum().item() for draw in order}
+        return {draw.stream_index: training[draw][0].sum().item() for draw in order}
 
     first = images(draws, 0)
     torch.manual_seed(1234)

@@ -108,7 +108,7 @@ def test_another_store_is_refused_and_the_difference_named(tmp_path: Path) -> No
         Store.create(tmp_path / "s", FIELDS, 23, 5, {"content": "test", "teacher": {"sha256": "y"}})
     with pytest.raises(StoreError, match=r"fields\.b\.dtype: bfloat16 there, none now"):
         Store.create(tmp_path / "s", FIELDS[:1], 23, 5, {"content": "test", "teacher": {"sha256": "x"}})
-    with pytest.raises(StoreError, match="does not exist"):
+    with pytest.raises(StoreError, match="expected a store"):
         Store(tmp_path / "nowhere")
     (tmp_path / "s" / "manifest.json").write_text("{")
     with pytest.raises(StoreError, match="is damaged"):
@@ -147,7 +147,7 @@ def test_verify_names_every_damaged_shard(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda shard: flip(shard / "a.bin", 30), r"a\.bin has changed .*\(its sample 1\).*mend=true"),
+        (lambda shard: flip(shard / "a.bin", 30), r"a\.bin has changed .*\(its sample 1\).*repair=true"),
         (lambda shard: (shard / "a.bin").write_bytes(b""), "truncated"),
         (lambda shard: (shard / "a.bin").unlink(), "cannot be opened"),
         (lambda shard: flip(shard / "checksums.npy", -9), "checksums"),
@@ -275,7 +275,7 @@ def test_a_store_of_another_teacher_transform_or_layers_is_refused(extraction: E
     source = Cached(extraction.folder)
     source.connect(data, teacher, [0, 2])
     assert data.train_samples.layers == [0, 2]
-    with pytest.raises(StoreError, match=r"holds the layers 0, 2, 4, this job needs 0\.\.2: 1 missing"):
+    with pytest.raises(StoreError, match=r"the layers 0\.\.2, of which 1 are missing \(it has 0, 2, 4\)"):
         source.connect(data, teacher, [0, 1, 2])
     teacher.shell.vit.norm.weight.data += 1  # the activations do not depend on the final norm
     source.connect(data, teacher, [0, 2])
@@ -289,7 +289,7 @@ def test_a_store_of_another_teacher_transform_or_layers_is_refused(extraction: E
     data.prepare((1, 16, 16), teacher.spec.mean, teacher.spec.std)
     with pytest.raises(StoreError, match=r"about\.transform\.size: \[8, 8\] there, \[16, 16\] now"):
         source.connect(data, teacher, [0, 2])
-    with pytest.raises(StoreError, match="does not exist"):
+    with pytest.raises(StoreError, match="expected a store"):
         Cached(extraction.folder / "nowhere").connect(data, teacher, [0])
 
 
@@ -306,6 +306,6 @@ def test_the_pixel_cache_is_exact(tmp_path: Path) -> None:
         assert len(ours) == len(theirs)
         for i in (0, 101, 359):
             assert torch.equal(ours[i][0], theirs[i][0]) and ours[i][1] == theirs[i][1]
-    assert cached.about(cached.images("train")) == plain.about(plain.images("train"))
+    assert cached.describe(cached.images("train")) == plain.describe(plain.images("train"))
     with pytest.raises(StoreError, match=r"transform\.channels: 3 there, 1 now"):
         cached.prepare((1, 12, 12), [0.5], [0.5])

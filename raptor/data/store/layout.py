@@ -1,8 +1,8 @@
-"""Samples on disk as raw shards: the one format of the pixel cache and of the activation store.
+"""Keep samples on disk as raw shards: the one format of the pixel cache and of the activation store.
 
 A store is a folder::
 
-    manifest.json                what is in it, what made it, and, once all is done, a checksum of every shard
+    manifest.json                content and origin; once complete, samples left out and a checksum of every shard
     shards/00000/<field>.bin     the raw values of one field, sample after sample; can be memory-mapped
     shards/00000/checksums.npy   XXH3 of every sample of every field, (fields, samples) uint64
     shards/00000/shard.json      number of samples, checksum of the checksums
@@ -58,7 +58,7 @@ class Field:
 
 
 def as_bytes(values: Tensor) -> memoryview:
-    """The memory of a contiguous tensor, ``(samples, ...)``, as flat bytes."""
+    """Return the memory of a contiguous tensor, ``(samples, ...)``, as flat bytes."""
     return memoryview(values.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
@@ -81,10 +81,11 @@ class Store:
         manifest = read_json(self.path / MANIFEST)
         if manifest is None or manifest.get("format") != FORMAT["format"]:
             if (self.path / MANIFEST).exists():
-                raise StoreError(_damaged(self.path / MANIFEST))
-            raise StoreError(f"{self.path} does not exist, or is no store: make one with python -m raptor.extract")
+                raise _damaged(self.path / MANIFEST)
+            raise StoreError.of("store", self.path, "a store", "make one with python -m raptor.extract")
         if manifest.get("version") != FORMAT["version"]:
-            raise StoreError(f"{self.path} is a store of version {manifest.get('version')}: update raptor")
+            expected = f"a store of version {FORMAT['version']}, it has version {manifest.get('version')}"
+            raise StoreError.of("store", self.path, expected, "update raptor")
         self.manifest = manifest
         try:
             self.about: dict[str, Any] = manifest["about"]
@@ -92,7 +93,7 @@ class Store:
             fields = manifest["fields"].items()
             self.fields = {name: Field(name, f["dtype"], tuple(f["shape"])) for name, f in fields}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(_damaged(self.path / MANIFEST)) from error
+            raise _damaged(self.path / MANIFEST) from error
 
     @classmethod
     def create(
@@ -134,14 +135,14 @@ class Store:
         store.require(plan, "choose another store=..., or delete that folder", exact=True)
         return store
 
-    def require(self, expected: Mapping[str, Any], remedy: str, exact: bool = False) -> None:
+    def require(self, expected: Mapping[str, Any], fix: str, *, exact: bool = False) -> None:
         """Check that parts of the manifest are as expected.
 
         Parameters
         ----------
         expected
             Parts of the manifest.
-        remedy
+        fix
             What to do if they differ.
         exact
             Whether the manifest must have nothing more in these parts.
@@ -149,7 +150,7 @@ class Store:
         Raises
         ------
         StoreError
-            Naming the differences, and the remedy.
+            Naming the differences, and the fix.
         """
         ours, theirs = dict(_flat(expected)), dict(_flat({key: self.manifest.get(key) for key in expected}))
         differing = [
@@ -158,7 +159,7 @@ class Store:
             if ours.get(key) != theirs.get(key)
         ]
         if differing:
-            raise StoreError(f"{self.path} is another store ({'; '.join(differing[:6])}): {remedy}")
+            raise StoreError.of("store", self.path, f"a store of the same ({'; '.join(differing[:6])})", fix)
 
     # shards
 
@@ -173,11 +174,11 @@ class Store:
         return {int(sample): why for sample, why in self.manifest.get(LEFT_OUT, {}).items()}
 
     def shard(self, index: int) -> Path:
-        """Folder of one shard."""
+        """Return the folder of one shard."""
         return self.path / "shards" / f"{index:05d}"
 
     def samples_of(self, index: int) -> range:
-        """Samples of one shard."""
+        """Return the samples of one shard."""
         return range(index * self.shard_size, min((index + 1) * self.shard_size, self.samples))
 
     def is_done(self, index: int) -> bool:
@@ -185,11 +186,11 @@ class Store:
         return (self.shard(index) / SHARD).is_file()
 
     def pending(self) -> list[int]:
-        """Shards that are not written yet."""
+        """List the shards that are not written yet."""
         return [i for i in range(self.num_shards) if not self.is_done(i)]
 
     def samples_to_do(self) -> int:
-        """Samples that are not written yet."""
+        """Count the samples that are not written yet."""
         return sum(len(self.samples_of(i)) for i in self.pending())
 
     def seal(self) -> bool:
@@ -241,18 +242,19 @@ class Store:
             lock.release()
 
 
-def remedy(store: Store) -> str:
-    """How to mend a damaged store."""
+def repair_command(store: Store) -> str:
+    """Describe the call that repairs a damaged store."""
     content, split = store.about.get("content"), store.about.get("split")
     root = store.path.parent if store.path.name == split else store.path
     return (
-        "To make what is damaged anew, run the command that made it, with mend=true: python -m raptor.extract "
-        f"content={content} store={root} mend=true and the same teacher and data"
+        "run the command that made it with repair=true, which makes damaged shards anew: python -m raptor.extract "
+        f"content={content} store={root} repair=true and the same teacher and data"
     )
 
 
-def _damaged(manifest: Path) -> str:
-    return f"{manifest} is damaged: delete this file alone and run the same raptor.extract again, the shards are kept"
+def _damaged(manifest: Path) -> StoreError:
+    fix = "delete this file alone and run the same raptor.extract again; the shards are kept"
+    return StoreError.of("manifest", manifest, "the description of a store, it is damaged", fix)
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

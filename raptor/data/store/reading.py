@@ -1,4 +1,4 @@
-"""Reading samples of a store, each checked against its checksum."""
+"""Read samples of a store, each checked against its checksum."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import torch
 import xxhash
 from torch import Tensor
 
-from raptor.data.store.layout import CHECKSUMS, DTYPES, SHARD, Store, as_bytes, remedy
+from raptor.data.store.layout import CHECKSUMS, DTYPES, SHARD, Store, as_bytes, repair_command
 from raptor.errors import StoreError
 from raptor.utils.files import read_json
 
 THREADS = 8  # that read one batch
 
 
-class Room:
-    """Memory for one field of a batch, lent again once nobody holds a tensor in it any more.
+class HostBuffer:
+    """Reusable memory for one field of a batch, free again once no tensor references it.
 
     Fresh memory for every batch would cost the kernel more time than reading does.
 
@@ -34,16 +34,16 @@ class Room:
 
     def __init__(self, nbytes: int) -> None:
         self._memory = np.empty(nbytes, dtype=np.uint8)
-        self._lent: weakref.ref[np.ndarray] | None = None
+        self._acquired: weakref.ref[np.ndarray] | None = None
 
     def is_free(self) -> bool:
-        """Whether no tensor lies in it: a tensor's storage keeps the array that it was made from alive."""
-        return self._lent is None or self._lent() is None
+        """Whether no tensor references it: a tensor's storage keeps the array that it was made from alive."""
+        return self._acquired is None or self._acquired() is None
 
-    def lend(self) -> Tensor:
-        """All of it as a tensor of bytes."""
+    def acquire(self) -> Tensor:
+        """Return all of it as a tensor of bytes."""
         view = self._memory[:]
-        self._lent = weakref.ref(view)
+        self._acquired = weakref.ref(view)
         return torch.from_numpy(view)
 
 
@@ -65,16 +65,14 @@ class Reader:
         self.store = Store(path)
         if not self.store.manifest.get("complete"):
             missing, total = len(self.store.pending()), self.store.num_shards
-            raise StoreError(
-                f"{path} is not complete ({missing} of {total} shards are missing): run python -m raptor.extract as "
-                "before, it goes on where it stopped"
-            )
+            expected = f"a complete store, {missing} of {total} shards are missing"
+            raise StoreError.of("store", path, expected, "run python -m raptor.extract as before, which continues it")
         self._rows = {name: row for row, name in enumerate(self.store.fields)}
         self._sums: dict[int, np.ndarray] = {}
-        self._rooms: dict[tuple[str, int], list[Room]] = {}
+        self._buffers: dict[tuple[str, int], list[HostBuffer]] = {}
 
     def read(self, samples: Sequence[int], names: Sequence[str]) -> list[Tensor]:
-        """Some samples.
+        """Read some samples.
 
         Parameters
         ----------
@@ -93,35 +91,35 @@ class Reader:
         StoreError
             If a shard that is touched is missing, truncated or changed.
         """
-        out = [self._room(name, len(samples)) for name in names]
+        out = [self._buffer(name, len(samples)) for name in names]
         # neighbours on disk go to one thread, one after the other
         order = sorted(range(len(samples)), key=samples.__getitem__)
         size = -(-len(order) // THREADS)
         parts = [order[i : i + size] for i in range(0, len(order), size)]
-        lots = [(values, name, part) for values, name in zip(out, names, strict=True) for part in parts]
+        chunks = [(values, name, part) for values, name in zip(out, names, strict=True) for part in parts]
 
-        def fill(lot: tuple[Tensor, str, list[int]]) -> None:
-            values, name, positions = lot
+        def fill(chunk: tuple[Tensor, str, list[int]]) -> None:
+            values, name, positions = chunk
             view, nbytes = as_bytes(values), self.store.fields[name].nbytes
             for i in positions:
                 self._read_into(view[i * nbytes : (i + 1) * nbytes], name, samples[i])
 
         if len(samples) == 1:
-            for lot in lots:
-                fill(lot)
+            for chunk in chunks:
+                fill(chunk)
         else:
-            list(_threads(os.getpid()).map(fill, lots))
+            list(_threads(os.getpid()).map(fill, chunks))
         return out
 
-    def _room(self, name: str, samples: int) -> Tensor:
-        field, kept = self.store.fields[name], self._rooms.setdefault((name, samples), [])
-        room = next((room for room in kept if room.is_free()), None)
-        if room is None:
-            room = Room(samples * field.nbytes)
-            kept.append(room)
-        return room.lend().view(DTYPES[field.dtype]).view(samples, *field.shape)
+    def _buffer(self, name: str, samples: int) -> Tensor:
+        field, pool = self.store.fields[name], self._buffers.setdefault((name, samples), [])
+        buffer = next((buffer for buffer in pool if buffer.is_free()), None)
+        if buffer is None:
+            buffer = HostBuffer(samples * field.nbytes)
+            pool.append(buffer)
+        return buffer.acquire().view(DTYPES[field.dtype]).view(samples, *field.shape)
 
-    def _read_into(self, piece: memoryview, name: str, sample: int) -> None:
+    def _read_into(self, target: memoryview, name: str, sample: int) -> None:
         shard, inside = divmod(sample, self.store.shard_size)
         path = self.store.shard(shard) / f"{name}.bin"
         try:
@@ -129,25 +127,26 @@ class Reader:
         except OSError as error:
             raise self._broken(shard, f"{path.name} cannot be opened ({error.strerror})") from error
         try:
-            got = os.preadv(file, [piece], inside * len(piece))
+            count = os.preadv(file, [target], inside * len(target))
         finally:
             os.close(file)
-        if got != len(piece):
+        if count != len(target):
             raise self._broken(shard, f"{path.name} is truncated")
         if shard not in self._sums:
             try:
                 self._sums[shard] = read_checksums(self.store, shard)
             except ValueError as error:
                 raise self._broken(shard, str(error)) from error
-        if xxhash.xxh3_64_intdigest(piece) != self._sums[shard][self._rows[name], inside]:
+        if xxhash.xxh3_64_intdigest(target) != self._sums[shard][self._rows[name], inside]:
             raise self._broken(shard, f"{path.name} has changed since it was written (its sample {inside})")
 
     def _broken(self, shard: int, what: str) -> StoreError:
-        return StoreError(f"shard {shard} of {self.store.path}: {what}. {remedy(self.store)}")
+        key, expected = f"shard {shard} of {self.store.path}", "the bytes that were written"
+        return StoreError(f"{key}: expected {expected}, {what}. Fix: {repair_command(self.store)}.")
 
 
 def read_checksums(store: Store, shard: int) -> np.ndarray:
-    """Checksums of the samples of a shard, ``(fields, samples)`` uint64, once known to be as written.
+    """Read the checksums of the samples of a shard, ``(fields, samples)`` uint64, once known to be as written.
 
     Raises
     ------

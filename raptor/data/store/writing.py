@@ -1,4 +1,4 @@
-"""Writing shards of a store, whole or not at all, and finding damaged ones."""
+"""Write shards of a store, whole or not at all, and find damaged ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raptor.utils.files import sync, write_json
 
 
 class ShardWriter:
-    """One shard being written: aside, until :meth:`commit` gives it its name.
+    """One shard being written, in a temporary folder until :meth:`commit` renames it.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ class ShardWriter:
         host = platform.node()
         for left in (store.path / "shards").glob(f".{index:05d}.{host}.*.aside"):  # of a process that died here
             shutil.rmtree(left, ignore_errors=True)
-        self.aside = store.path / "shards" / f".{index:05d}.{host}.{os.getpid()}.aside"
-        self.aside.mkdir()
-        self._files = {name: (self.aside / f"{name}.bin").open("wb") for name in store.fields}
+        self.tmp_path = store.path / "shards" / f".{index:05d}.{host}.{os.getpid()}.aside"
+        self.tmp_path.mkdir()
+        self._files = {name: (self.tmp_path / f"{name}.bin").open("wb") for name in store.fields}
         self._sums: dict[str, list[int]] = {name: [] for name in store.fields}
         self._left_out: dict[int, str] = {}
 
@@ -49,7 +49,7 @@ class ShardWriter:
     ) -> None:
         for file in self._files.values():
             file.close()
-        shutil.rmtree(self.aside, ignore_errors=True)
+        shutil.rmtree(self.tmp_path, ignore_errors=True)
 
     def add(self, batch: Mapping[str, Tensor]) -> None:
         """Append samples: for each field ``(B, *shape)`` of the field's dtype, on the CPU."""
@@ -80,28 +80,28 @@ class ShardWriter:
             os.fsync(file.fileno())
             file.close()
         sums = np.array(list(self._sums.values()), dtype=np.uint64)
-        with (self.aside / CHECKSUMS).open("wb") as file:
+        with (self.tmp_path / CHECKSUMS).open("wb") as file:
             np.save(file, sums, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        checksum = xxhash.xxh3_64_hexdigest((self.aside / CHECKSUMS).read_bytes())
+        checksum = xxhash.xxh3_64_hexdigest((self.tmp_path / CHECKSUMS).read_bytes())
         left_out = {LEFT_OUT: self._left_out} if self._left_out else {}
-        write_json(self.aside / SHARD, {"samples": expected, "checksum": checksum, **left_out})
+        write_json(self.tmp_path / SHARD, {"samples": expected, "checksum": checksum, **left_out})
         if self.store.is_done(self.index):
             return  # where the file system does not know locks, another process may have been faster
         shutil.rmtree(self.store.shard(self.index), ignore_errors=True)  # damaged: it has no shard.json
-        self.aside.rename(self.store.shard(self.index))
+        self.tmp_path.rename(self.store.shard(self.index))
         sync(self.store.path / "shards")
 
 
-def verify(store: Store, tell: Callable[[int], object] = lambda shard: None) -> Iterator[tuple[int, str]]:
+def verify(store: Store, on_progress: Callable[[int], object] = lambda shard: None) -> Iterator[tuple[int, str]]:
     """Check every byte of a store.
 
     Parameters
     ----------
     store
         The store.
-    tell
+    on_progress
         Called with each shard once it is checked.
 
     Yields
@@ -113,11 +113,11 @@ def verify(store: Store, tell: Callable[[int], object] = lambda shard: None) -> 
         for shard, problem in enumerate(threads.map(lambda i: problem_of(store, i), range(store.num_shards))):
             if problem:
                 yield shard, problem
-            tell(shard)
+            on_progress(shard)
 
 
 def problem_of(store: Store, shard: int) -> str | None:
-    """What is wrong with a shard, None if every byte is as it was written."""
+    """Say what is wrong with a shard, None if every byte is as it was written."""
     try:
         sums = read_checksums(store, shard)
         for row, name in enumerate(store.fields):
