@@ -165,7 +165,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     ):
         with pytest.raises(ConfigError, match=message):
             call("extract", argument)
-    with pytest.raises(StoreError, match="expected a store of activations. Fix: make it with"):
+    with pytest.raises(StoreError, match=r"expected a store of activations\. Fix: make it with"):
         call("train", "activations=cached", "name=run", *QUIET)
     with pytest.raises(ConfigError, match="activations=cached: expected online: task=linear_probe reads images"):
         call("train", "task=linear_probe", "activations=cached", "name=run", *QUIET)
