@@ -59,13 +59,13 @@ def probe(backbone: Backbone, data: FashionMNIST, note: str) -> float:
 
 def start_fidelity(model: Surrogate, teacher: Backbone, data: FashionMNIST) -> dict[str, list[float]]:
     """R2 of every layer by token type, on the images that the training was validated on."""
-    scores = Fidelity(teacher.layout, teacher.num_layers)
+    scores = Fidelity(teacher.layout, teacher.num_layers, teacher.width)
     images: Any = Subset(data.val_images, range(VALIDATED))  # type: ignore[arg-type]
     with torch.no_grad():
         for batch, _ in data.loader(images, batch_size=BATCH):
             x = teacher.embed(data.normalize(batch))
             scores.update(list(model.steps(x)), list(teacher.steps(x)))
-    return scores.compute()["r2"]
+    return scores.compute().predictions.curves["r2"]
 
 
 def channel_energy(teacher: Backbone, data: FashionMNIST) -> dict[str, dict[str, list[float]]]:

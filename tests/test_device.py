@@ -130,7 +130,7 @@ def test_a_step_does_not_wait_for_the_device(
         )
         task.weight = forcing
         WAITS.clear()
-        losses = torch.stack([task.piece_loss(piece, acts) for piece in task.pieces])
+        losses = torch.stack([task.student_loss(piece, acts) for piece in task.students])
         losses.sum().backward()
         optimizer = ADAMW_HERE["optimizer"]([p for p in blocks.parameters() if p.requires_grad])
         task.configure_gradient_clipping(optimizer, 1.0)

@@ -14,7 +14,6 @@ from raptor.partition.quality import mean_adjacent, quality_of_labels
 from raptor.studies.small_scale.partitions import Partition
 from raptor.studies.small_scale.swap_metric import SwapScores
 from raptor.studies.small_scale.swaps import Swap
-from raptor.tasks.distillation.fidelity import Baselines
 from raptor.tasks.distillation.task import Distillation
 
 
@@ -55,25 +54,18 @@ class Partitions(Distillation):
         super().__init__(teacher=teacher, model=model, **kwargs)
         self.partitions, self.best, self.distance, self.tags = partitions, best, distance, dict(tags or {})
         self.swap_scores = SwapScores(swaps)
-        self.baselines = Baselines(self.layout, teacher.num_layers, teacher.width)
         self._swapped: list[dict[str, Any]] = []
-        self._trivial: dict[str, dict[str, list[float]]] = {}
 
-    def judge(self, acts: Mapping[int, Tensor], teacher_logits: Tensor, labels: Tensor) -> None:
-        """As in :class:`Distillation`; the teacher too, unless a training goes on, of which that tells nothing."""
-        super().judge(acts, teacher_logits, labels)
-        if self._is_last():
-            self.baselines.update([acts[layer] for layer in range(self.teacher.num_layers + 1)])
-            if self.swap_scores.swaps:
-                self.swap_scores.update(self.teacher, acts, teacher_logits, labels)
+    def update_metrics(self, acts: Mapping[int, Tensor], teacher_logits: Tensor, labels: Tensor) -> None:
+        """Add a batch as :class:`Distillation` does; in the last validation, swap the teacher's layers too."""
+        super().update_metrics(acts, teacher_logits, labels)
+        if self.is_last_validation() and self.swap_scores.swaps:
+            self.swap_scores.update(self.teacher, acts, teacher_logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Log as :class:`Distillation` does, and keep baselines and what became of each swap."""
+        """Log as :class:`Distillation` does, and keep the result of each swap."""
         super().on_validation_epoch_end()
-        if self._is_last():
-            self._trivial = self.baselines.compute()
-            self.baselines.reset()
-        if self._is_last() and self.swap_scores.swaps:
+        if self.is_last_validation() and self.swap_scores.swaps:
             self._swapped = [
                 swap.about(self.distance) | {"top1": top1 if self.teacher_top1 else None, "agreement": agreement}
                 for swap, (top1, agreement) in zip(
@@ -81,9 +73,6 @@ class Partitions(Distillation):
                 )
             ]
             self.swap_scores.reset()
-
-    def _is_last(self) -> bool:
-        return self.trainer.state.fn == "validate"
 
     def describe(self) -> dict[str, Any]:
         """What was trained, from which teacher."""
@@ -110,6 +99,12 @@ class Partitions(Distillation):
             "partitions": measured,
             "distance": self.distance.tolist(),
             "teacher_measures": {"adjacent": mean_adjacent(self.distance), "maxcut": best},
-            "baselines": self._trivial,
+            "baselines": self._baselines(),
             "swaps": self._swapped,
         }
+
+    def _baselines(self) -> dict[str, dict[str, list[float]]]:
+        """Return R2 of layer 0 held and of the mean image: the same for every partition."""
+        floors = next(iter(self._floors.values()), {})
+        names = {"embedding": "layer_0", "mean": "mean"}
+        return {ours: floors[name]["r2"] for ours, name in names.items()} if floors else {}

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raptor.tasks.context import Context, TaskNode
 from raptor.training.options import OptimizerNode, ScheduleNode, WarmupCosineOptions
+from raptor.utils.files import user_path
 from raptor.utils.options import Choice, Invalid, option, options
 
 if TYPE_CHECKING:
     from raptor.models.options import SurrogateOptions
+    from raptor.tasks.distillation.floors import FloorSettings
     from raptor.tasks.distillation.losses import TokenLoss
     from raptor.tasks.distillation.task import Distillation
 
@@ -91,7 +93,14 @@ class DistillationOptions(TaskNode):
     rollout_growth: float = option(
         "Steps over which rollouts grow from one layer to all", default=0.0, unit="share of the steps", ge=0, le=1
     )
-    input_noise: float = option("Standard deviation of noise on the tokens that enter a rollout", default=0.0, ge=0)
+    input_noise: float = option(
+        "Standard deviation of noise on tokens before every application of a block", default=0.0, ge=0
+    )
+    floors: bool = option("Score trivial predictions beside the students at the end", default=True, identity=False)
+    floor_images: int = option("Training images for the affine floor, at most", default=1024, ge=2, identity=False)
+    floor_cache: str | None = option(
+        "Folder where fitted floors are kept for other runs; null keeps none", default=None, identity=False
+    )
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of :class:`~raptor.tasks.distillation.task.Distillation` that options alone decide."""
@@ -104,7 +113,14 @@ class DistillationOptions(TaskNode):
             "teacher_forcing": self.teacher_forcing,
             "rollout_growth": self.rollout_growth,
             "input_noise": self.input_noise,
+            "floors": self._floors(),
         }
+
+    def _floors(self) -> FloorSettings | None:
+        from raptor.tasks.distillation.floors import FloorSettings
+
+        cache = None if self.floor_cache is None else user_path("task.floor_cache", self.floor_cache)
+        return FloorSettings(self.floor_images, cache) if self.floors else None
 
     def __post_init__(self) -> None:
         if self.teacher_forcing != self.teacher_forcing:

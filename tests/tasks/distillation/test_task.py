@@ -93,7 +93,7 @@ def test_loss_mixes_forcing_and_rollout_by_the_annealed_weight(make: Callable[..
         task._trainer = FakeTrainer()
         task._trainer.global_step = step
         assert task.forcing_weight() == pytest.approx(w)
-        assert task.piece_loss(piece, acts).item() == pytest.approx((w * forced + (1 - w) * rollout).item(), rel=1e-5)
+        assert task.student_loss(piece, acts).item() == pytest.approx((w * forced + (1 - w) * rollout).item(), rel=1e-5)
 
 
 def test_rollouts_grow_from_one_layer_to_the_whole_piece(make: Callable[..., Any], teacher: Teacher) -> None:
@@ -121,7 +121,7 @@ def test_rollouts_grow_from_one_layer_to_the_whole_piece(make: Callable[..., Any
         task._trainer = FakeTrainer()
         task._trainer.global_step = step
         assert task.rollout_length(4) == length
-        found.append(task.piece_loss(piece, acts).item())
+        found.append(task.student_loss(piece, acts).item())
         assert found[-1] == pytest.approx(expected(length), rel=1e-5)
     assert found[0] != pytest.approx(found[-1], rel=1e-3)
 
@@ -155,12 +155,12 @@ def test_noise_is_added_before_every_application(
 
     task._trainer = HalfWay()
     torch.manual_seed(5)
-    assert task.piece_loss(piece, acts).item() == pytest.approx(expected(0.3), rel=1e-5)
+    assert task.student_loss(piece, acts).item() == pytest.approx(expected(0.3), rel=1e-5)
     task.input_noise = 0.0
     state = torch.get_rng_state()
-    assert task.piece_loss(piece, acts).item() == pytest.approx(expected(0.0), rel=1e-5)
+    assert task.student_loss(piece, acts).item() == pytest.approx(expected(0.0), rel=1e-5)
     torch.set_rng_state(state)
-    task.piece_loss(piece, acts)
+    task.student_loss(piece, acts)
     assert torch.equal(torch.get_rng_state(), state)  # without noise, nothing is drawn
 
 
