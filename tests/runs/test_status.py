@@ -49,7 +49,7 @@ def test_state(tmp_path: Path, status: dict[str, Any], queue: dict[str, str] | N
     assert state_of(tmp_path, status, queue).name == expected
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), NOBODY, None])
+@pytest.mark.parametrize("pid", [os.getpid(), NOBODY, None], ids=["ours", "nobody", "none"])
 @pytest.mark.parametrize("state", ["running", "queued"])
 def test_the_lock_decides_and_no_process_id(tmp_path: Path, state: str, pid: int | None) -> None:
     status = {"state": state, "host": HERE, "pid": pid, "launcher": "../call/lock"}
