@@ -36,7 +36,7 @@ SHORT = [
     "trainer.limit_val_batches=1",
     "trainer.enable_progress_bar=false",
 ]
-ADAMW = ["task.optimizer.fused=false", "+task.optimizer.foreach=false"]  # the others look for kernels of the device
+ADAMW = ["task.optimizer.fused=false", "task.optimizer.foreach=false"]  # the others look for kernels of the device
 ADAMW_HERE: dict[str, Any] = {
     "optimizer": lambda params: torch.optim.AdamW(params, lr=0.1, foreach=False),
     "schedule": None,

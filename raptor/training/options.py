@@ -37,12 +37,13 @@ class AdamWOptions(OptimizerNode):
     betas: list[float] = option("Decay of both moment estimates", default=[0.9, 0.999], min_length=2, max_length=2)
     eps: float = option("Term added to the denominator", default=1e-8, ge=0)
     fused: bool = option("One kernel for all parameters", default=True)
+    foreach: bool | None = option("Update lists of parameters at once; null leaves it to torch", default=None)
 
     def build(self) -> MakeOptimizer:
         """Return ``torch.optim.AdamW`` with these settings."""
         import torch
 
-        settings: Any = {"betas": tuple(self.betas), "eps": self.eps, "fused": self.fused}
+        settings: Any = {"betas": tuple(self.betas), "eps": self.eps, "fused": self.fused, "foreach": self.foreach}
         return partial(torch.optim.AdamW, lr=self.lr, weight_decay=self.weight_decay, **settings)
 
 
