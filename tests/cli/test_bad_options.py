@@ -23,7 +23,7 @@ BAD = [
     ("train", ["name=../up"], "name", "one folder"),
     ("train", ["name=''"], "name", "one folder"),
     ("train", [f"name={'x' * 300}"], "name", "200 bytes"),
-    ("train", ["+task.foo=1"], "task.foo", "keys of task"),
+    ("train", ["+task.hats=1"], "task.hats", "keys of task"),
     ("train", ["task.teacher_forcing=abc"], "task.teacher_forcing", "number >= 0"),
     ("train", ["task.teacher_forcing=-1"], "task.teacher_forcing", "number >= 0"),
     ("train", ["task.teacher_forcing=nan"], "task.teacher_forcing", "number"),

@@ -120,7 +120,7 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
         (
             "train",
             ["task=depth_probe"],
-            "task=depth_probe learns from targets of kind 'depth', data=digits has 'class'",
+            "data=digits: expected data with depth targets for task=depth_probe",
         ),
         ("train", ["task=linear_probe", "task.layer=13"], "layers 0..13 do not lie within 0..12"),
         ("train", ["experiment=table1/blocks"], "teacher.head=data/heads/dinov2_vitb14_reg4_linear_head.pth"),

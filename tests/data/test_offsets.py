@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
@@ -24,8 +23,10 @@ from raptor.data.ade20k import ADE20K
 from raptor.data.dense import DenseData
 from raptor.data.image_folder import PictureFolders
 from raptor.data.nyuv2 import NYUv2, padding
+from raptor.data.options import AugmentNode
 from raptor.data.transforms import Map, crop_and_flip
 from raptor.utils.files import CONFIGS
+from raptor.utils.options import parse
 
 HALF = (0.5, 0.5, 0.5)
 H, W, GAIN = 47, 61, 4
@@ -125,7 +126,7 @@ def test_frames_and_depth_resized_and_padded(nyu: Path, size: tuple[int, int]) -
 
 
 def augment(node: Any) -> Any:
-    return instantiate(OmegaConf.create(node), _convert_="all")
+    return parse(AugmentNode, OmegaConf.to_container(OmegaConf.create(node)), "data.augment").build()  # type: ignore[type-abstract]
 
 
 def forms() -> dict[str, Any]:
