@@ -92,7 +92,7 @@ def test_killed_it_continues_with_the_next_network(call: Call, tmp_path: Path) -
     [
         (["images=3"], "images=3"),
         (["batch_size=0"], "batch_size=0"),
-        (["split=test"], "split='test'"),
+        (["split=test"], "split=test: expected val or train"),
         (["k=40"], "k=40"),
         (["operators.rnk=3"], "unknown key 'operators.rnk'|rnk"),
         (["tokens=[hats]"], "hats"),

@@ -120,7 +120,7 @@ def test_a_study_without_such_runs_is_named(call: Callable[..., None], tmp_path:
     call("train", "task=linear_probe", "trainer.max_steps=1", "study=small_scale", "name=probe", *QUIET)
     with pytest.raises(SystemExit, match=r"holds no finished run of task=partitions: run experiment=small_scale first"):
         call("report", "experiment=small_scale")
-    with pytest.raises(SystemExit, match=r"analysis=magic is unknown; choose small_scale.* or null"):
+    with pytest.raises(SystemExit, match=r"analysis=magic: expected small_scale or .* or null"):
         call("report", "study=small_scale", "analysis=magic")
     call("train", "task=partitions", "task.ks=[1]", "trainer.max_steps=1", "study=small_scale", "name=p", *QUIET)
     with pytest.raises(SystemExit, match=r"task\.tags\.stage=None is unknown; choose trained, checkpoint, untrained"):

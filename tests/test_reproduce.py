@@ -60,7 +60,7 @@ def test_only_what_is_missing_runs(place: Path) -> None:
     # a stage that cannot work fails those that build on it, by name
     shutil.rmtree(study)
     stage = place / "mine" / "experiment" / "tiny.yaml"
-    stage.write_text(EXPERIMENT.replace("images=64", "solver=greedy images=64 eps=2.0"))
+    stage.write_text(EXPERIMENT.replace("images=64", "images=64 distance=nowhere.npy"))
     code, said = reproduce(place, train)
     assert code == 1
     assert "surrogate.phases_file=runs/tiny/phases/phases.json" in said
@@ -69,11 +69,11 @@ def test_only_what_is_missing_runs(place: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("study=other", "study: the experiment says which"),
+        ("study=other", "study=other: expected the study of the experiment"),
         ("stages=['fit seed=0']", "expected a line that begins with extract or train"),
         ("stages=[]", "expected an experiment with stages"),
-        ("train=['trainer.max_step=2']", "unknown key 'trainer.max_step'"),
-        ("hydra/launcher=basic", "unknown key 'hydra.launcher.jobs'"),
+        ("train=['trainer.max_step=2']", "trainer.max_step=...: expected a key that exists"),
+        ("hydra/launcher=basic", "expected a key that exists"),
     ],
 )
 def test_mistakes(place: Path, wrong: str, message: str) -> None:

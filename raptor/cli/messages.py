@@ -41,6 +41,9 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
         return str(_unquoted(error.override))
     if isinstance(error, HydraException) and (unknown := _unknown_override(config_name, overrides)):
         return str(unknown)
+    head, _, rest = str(error).partition("Could not override '")
+    if rest and not head:  # of a job of a sweep, which this command line does not name
+        return str(unknown_key(rest.partition("'")[0], "...", []))
     if isinstance(error, HydraException | OmegaConfBaseException):
         return "\n".join(dict.fromkeys(str(c) for c in causes))
     return None

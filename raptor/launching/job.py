@@ -48,7 +48,7 @@ class JobSpec:
         """Freeze a configuration, with the name of its folder: what that depends on may change until the job runs."""
         plain: Any = OmegaConf.to_container(config, resolve=True)
         folder = find_command(command).folder(config)
-        if plain["name"] is None and folder.named:
+        if plain.get("name") is None and folder.named:
             plain["name"] = folder.path.name
         return cls(command, plain, code, grace, folder.about)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import OmegaConf
@@ -10,7 +9,7 @@ from omegaconf import OmegaConf
 from raptor.errors import ConfigError
 from raptor.models.options import TeacherNode
 from raptor.runs.migration import CONFIG, upgrade
-from raptor.utils.files import CONFIGS
+from raptor.utils.files import CONFIGS, resolve
 from raptor.utils.options import option, options, parse
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class SurrogateTeacherOptions(TeacherNode):
         ConfigError
             If the run has no configuration with a teacher.
         """
-        path = DEFAULT if self.run is None else Path(self.run) / CONFIG
+        path = DEFAULT if self.run is None else resolve(self.run) / CONFIG
         if not path.is_file():
             expected = f"a run folder with {CONFIG}, which names the teacher"
             raise ConfigError.of("surrogates", self.run, expected, "name the teacher by teacher=...")
