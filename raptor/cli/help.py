@@ -16,7 +16,8 @@ from rich.text import Text
 from raptor.errors import show
 from raptor.runs.options import RunOptions
 from raptor.utils.files import CONFIGS
-from raptor.utils.options import TARGET, is_options, keys, node_classes, unknown_key
+from raptor.utils.names import unknown_key
+from raptor.utils.options import TARGET, is_options, keys, node_classes
 from raptor.utils.targets import locate
 
 

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from raptor.errors import RaptorError
 from raptor.runs.migration import RENAMED
 from raptor.utils.files import CONFIGS
-from raptor.utils.options import unknown_key
+from raptor.utils.names import unknown_key
 
 
 def explain(error: BaseException, config_name: str, overrides: Sequence[str]) -> str | None:

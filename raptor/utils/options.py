@@ -1,15 +1,13 @@
 """Typed configuration nodes: one dataclass holds default, range, unit and meaning of each key of a node.
 
-A class decorated with :func:`options` describes one node; :func:`parse` turns the values of a composed configuration
-into an instance, and names the full key of whatever does not fit. A node with a ``_target_`` is a choice: the target is
-another such class, or a user's own class or function, which becomes a :class:`Foreign`.
+:func:`options` makes a class the type of a node; :func:`parse` turns composed values into an instance, or names the full
+key of what does not fit. A node with a ``_target_`` is a choice: such a class, or a :class:`Foreign` one.
 """
 
 from __future__ import annotations
 
-import difflib
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, dataclass_transform, get_args, get_origin
 
@@ -18,6 +16,7 @@ import pydantic.dataclasses
 from pydantic_core import ErrorDetails
 
 from raptor.errors import ConfigError, show
+from raptor.utils.names import unknown_key
 from raptor.utils.targets import Foreign, check_signature, locate
 
 Node = TypeVar("Node")
@@ -262,43 +261,6 @@ def check_names(cls: Any, values: Mapping[str, Any], key: str) -> None:
                 [_join(key, n) for n in names],
                 _join(key, renamed[name]) if name in renamed else "",
             )
-
-
-def unknown_key(
-    name: str, value: Any, known: Sequence[str], renamed: str = "", *, addable: bool = False
-) -> ConfigError:
-    """Build the error for a key that does not exist: today's name, the nearest ones, or all of its neighbours.
-
-    Parameters
-    ----------
-    name, value
-        Full name of the key, and what was to be its value.
-    known
-        Full names of keys that exist.
-    renamed
-        Today's name of the key, where it had another one.
-    addable
-        Whether its node takes further keys by ``+``.
-    """
-    if renamed:
-        return ConfigError.of(name, value, f"a key that exists (its name is {renamed} now)", f"write {renamed}")
-    near = _near(name, known)
-    add = f"; to add it to those that are handed on, write +{name}={show(value)}" if addable else ""
-    if near:
-        return ConfigError.of(name, value, "a key that exists", f"write {' or '.join(near)}, or remove it{add}")
-    node = name.rpartition(".")[0]
-    beside = [key.removeprefix(f"{node}.") for key in known if key.rpartition(".")[0] == node]
-    expected = f"one of the keys of {node}: {', '.join(beside)}" if node and beside else "a key that exists"
-    return ConfigError.of(name, value, expected, f"correct or remove it{add}; --cfg job prints all keys")
-
-
-def _near(name: str, known: Sequence[str]) -> list[str]:
-    """Find what a mistyped key may have meant: a neighbour of nearly its name, or that name elsewhere."""
-    node, _, last = name.rpartition(".")
-    beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == node}
-    near = [beside[other] for other in difflib.get_close_matches(last, beside, n=3, cutoff=0.65)]
-    elsewhere = [key for key in known if key.rpartition(".")[2] == last and key not in near]
-    return near + elsewhere[:3]
 
 
 def _explain(detail: ErrorDetails, known: Mapping[str, Key], values: Mapping[str, Any], key: str) -> ConfigError:
