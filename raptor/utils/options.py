@@ -1,7 +1,7 @@
 """Typed configuration nodes: one dataclass holds default, range, unit and meaning of each key of a node.
 
-:func:`options` makes a class the type of a node; :func:`parse` turns composed values into an instance, or names the full
-key of what does not fit. A node with a ``_target_`` is a choice: such a class, or a :class:`Foreign` one.
+:func:`options` makes a class the type of a node; :func:`parse` turns composed values into an instance, or names the
+full key of what does not fit. A node with a ``_target_`` is a choice: such a class, or a :class:`Foreign` one.
 """
 
 from __future__ import annotations
