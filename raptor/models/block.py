@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raptor.errors import ConfigError
+from raptor.models.attention import Attention, RopeConfig
 
 MLPS = ("swiglu", "gelu")
 Factors = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -37,6 +38,11 @@ class BlockConfig:
         Whether the branches and the output are scaled by a learned function of the depth index t.
     eps
         Epsilon of both LayerNorms.
+    rope
+        Rotary embedding of queries and keys, a constant that is handed over from a teacher; None for none.
+    relative_bias
+        Rows and columns of the grid of patches between whose tokens attention has a learned bias, as in BEiT; None for
+        none.
     """
 
     width: int
@@ -46,6 +52,8 @@ class BlockConfig:
     layer_scale: float | None = 1e-5
     depth_scaling: bool = True
     eps: float = 1e-5
+    rope: RopeConfig | None = None
+    relative_bias: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.num_heads < 1 or self.width % self.num_heads:
@@ -59,35 +67,16 @@ class BlockConfig:
             raise ConfigError(f"surrogate.block.mlp_ratio={self.mlp_ratio} must be above 0")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary for ``model.json``."""
-        return asdict(self)
+        """Return a plain dictionary for ``model.json``."""
+        positions = {"rope": self.rope, "relative_bias": self.relative_bias}
+        return {key: value for key, value in asdict(self).items() if positions.get(key, self) is not None}
 
-
-class Attention(nn.Module):
-    """Multi-head self-attention with one fused kernel and its own qkv projection.
-
-    Parameters
-    ----------
-    width, num_heads
-        As in :class:`BlockConfig`.
-    """
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-        nn.init.xavier_uniform_(self.qkv.weight)
-        nn.init.zeros_(self.qkv.bias)
-        nn.init.zeros_(self.proj.bias)
-
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Attend over the tokens: ``(B, N, D)`` to ``(B, N, D)``."""
-        B, N, D = x_BND.shape
-        qkv = self.qkv(x_BND).reshape(B, N, 3, self.num_heads, D // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).reshape(B, N, D))
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BlockConfig:
+        """Read the dictionary of :meth:`to_dict`."""
+        rope, grid = values.get("rope"), values.get("relative_bias")
+        positions = {"rope": rope and RopeConfig(**rope), "relative_bias": grid and tuple(grid)}
+        return cls(**{**values, **positions})
 
 
 class MLP(nn.Module):
@@ -176,7 +165,7 @@ class RecurrentBlock(nn.Module):
         self.config = config
         D = config.width
         self.norm1 = nn.LayerNorm(D, eps=config.eps)
-        self.attn = Attention(D, config.num_heads)
+        self.attn = Attention(D, config.num_heads, config.rope, config.relative_bias)
         self.norm2 = nn.LayerNorm(D, eps=config.eps)
         self.mlp = MLP(D, round(D * config.mlp_ratio), config.mlp)
         scale = config.layer_scale

@@ -61,6 +61,12 @@ class BlockOptions:
     mlp: Literal["swiglu", "gelu"] = option("Kind of MLP", default="swiglu")
     mlp_ratio: float = option("Hidden width of the MLP as a multiple of the width", default=4.0, gt=0)
     layer_scale: float | None = option("Initial LayerScale of both branches; null leaves it out", default=1e-5)
+    rope: Literal["teacher", "none"] = option(
+        "Rotary embedding in attention: the teacher's, where it has one, or none", default="teacher"
+    )
+    relative_bias: Literal["teacher", "none"] = option(
+        "Learned bias of the offset between patches in attention: where the teacher has one, or none", default="teacher"
+    )
     depth_scaling: bool = option("Scale branches and output by a learned function of the depth index", default=True)
 
 

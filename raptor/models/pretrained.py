@@ -18,7 +18,7 @@ from raptor.models.layouts import StoredViT, convert, find_vit
 from raptor.models.published import is_published, open_published
 from raptor.models.teacher import Teacher
 from raptor.models.vit import ViTSpec, ViTStem
-from raptor.models.weights import fill, fit_positions, follows_meta
+from raptor.models.weights import fill, fit_biases, fit_positions, follows_meta
 from raptor.utils.files import resolve
 
 POSITIONS = "shell.vit.pos_embed"
@@ -96,6 +96,9 @@ def build_teacher(
         linear_head if probe is None else probe.num_classes,
     )
     if position_std is not None:
+        if vit.pos_embed is None:
+            expected = f"null, since {name} has no position embedding that is added to the tokens"
+            raise ConfigError.of("teacher.position_std", position_std, expected, "set it to null")
         nn.init.trunc_normal_(vit.pos_embed, std=position_std)
     if drop_path is not None:
         _drop_evenly(vit, drop_path)
@@ -184,10 +187,13 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "", own_head: 
     if source.is_dir():
         description = describe(source)
         tensors = read_checked(source, description, where)
-        if isinstance(model, Teacher) and POSITIONS in tensors:  # at any input size
+        if isinstance(model, Teacher):  # at any input size
             sizes = [o.get("img_size") for o in (_vit_options(description), model.spec.options)]
             same = sizes[0] == sizes[1]  # the number of patches alone does not tell 8x8 from 4x16
-            tensors[POSITIONS] = fit_positions(model.shell.vit, model.spec.name, tensors[POSITIONS], same, where)
+            if POSITIONS in tensors:
+                tensors[POSITIONS] = fit_positions(model.shell.vit, model.spec.name, tensors[POSITIONS], same, where)
+            if not same:
+                tensors = fit_biases(tensors, model.grid, where)
         fill(model, (head if own_head else {}) | tensors, where)
         return
     tensors = read_tensors(source, where)

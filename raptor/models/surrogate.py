@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from raptor.errors import ConfigError
+from raptor.models.attention import resize_bias
 from raptor.models.backbone import Backbone
 from raptor.models.block import BlockConfig, RecurrentBlock
 from raptor.models.hub import HubModel
@@ -16,6 +18,8 @@ from raptor.models.teacher import Teacher, freeze
 from raptor.models.vit import ViTStem, spec_from_dict, spec_to_dict
 from raptor.partition.phases import Phase, boundaries_of, phases_of
 from raptor.utils.seeding import derive_seed
+
+POSITIONS = ("pos_embed", "relative_position_bias_table")  # parameters of a stem that depend on the size of its images
 
 
 class PhaseBlock(nn.Module):
@@ -123,6 +127,27 @@ class PhaseBlocks(nn.ModuleList, HubModel):
             raise ConfigError(f"no block for phase {phase} here, only for {', '.join(map(str, self.phases))}")
         return next(block for block in self if block.phase == phase)
 
+    def applications(self) -> Iterator[tuple[RecurrentBlock, Sequence[int]]]:
+        """Give each block with the layers that it produces."""
+        for block in self:
+            yield block.block, range(block.phase.start + 1, block.phase.end + 1)
+
+    def at_grid_of(self, teacher: Teacher) -> PhaseBlocks:
+        """Return the blocks with positions for a teacher's grid: themselves where they have none, else a copy."""
+        old, new = self.config.relative_bias, teacher.grid
+        rope = self.config.rope and replace(self.config.rope, tokens=teacher.layout.num_tokens)
+        config = replace(self.config, rope=rope, relative_bias=old and new)
+        if config == self.config and rope is None:
+            return self
+        made = PhaseBlocks(config, self.phases, seed=0).to(next(self.parameters()))
+        state = {name: tensor for name, tensor in self.state_dict().items() if not name.endswith("attn.rope")}
+        if old is not None:
+            biases = {name: t for name, t in state.items() if name.endswith("attn.relative_bias")}
+            state |= {name: resize_bias(tensor, old, new) for name, tensor in biases.items()}
+        made.load_state_dict(state, strict=False)
+        teacher.hand_rope(made.applications())
+        return made
+
     def students(self) -> list[PhaseBlock]:
         """What rolls out by itself: every block."""
         return list(self)
@@ -134,7 +159,7 @@ class PhaseBlocks(nn.ModuleList, HubModel):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PhaseBlocks:
         """Blocks with random weights from :meth:`to_config`'s dictionary."""
-        return cls(BlockConfig(**config["block"]), [Phase(*p) for p in config["phases"]])
+        return cls(BlockConfig.from_dict(config["block"]), [Phase(*p) for p in config["phases"]])
 
 
 class Surrogate(Backbone):
@@ -170,18 +195,22 @@ class Surrogate(Backbone):
                 f"blocks of width {blocks.config.width} that end at layer {blocks.phases[-1].end} do not fit a "
                 f"teacher of width {teacher.width} and {teacher.num_layers} layers"
             )
+        shape = (blocks.config.rope and blocks.config.rope.tokens, blocks.config.relative_bias)
+        if shape != (blocks.config.rope and teacher.layout.num_tokens, blocks.config.relative_bias and teacher.grid):
+            expected = f"blocks with positions for the teacher's {teacher.layout.num_tokens} tokens (it has {shape})"
+            raise ConfigError.of("task.blocks", blocks, expected, "train them at the same teacher.options.img_size")
         return cls(teacher.shell, blocks)
 
     def at_resolution_of(self, teacher: Teacher) -> Surrogate:
-        """These blocks in the shell of their teacher as it was opened for images of another size.
+        """Put the blocks into the stem of their teacher as it was opened for images of another size.
 
         Raises
         ------
         ConfigError
-            If that teacher's shell differs in anything but the grid of positions.
+            If that teacher's stem differs in anything but the positions.
         """
         ours, theirs = (
-            {name: t for name, t in shell.state_dict().items() if name != "vit.pos_embed"}
+            {name: t for name, t in shell.state_dict().items() if not name.endswith(POSITIONS)}
             for shell in (self.shell, teacher.shell)
         )
         same = ours.keys() == theirs.keys() and all(torch.equal(t, theirs[name]) for name, t in ours.items())
@@ -191,7 +220,7 @@ class Surrogate(Backbone):
                 f"teacher, which takes {teacher.input_shape}: choose the teacher that it was made of, with the same "
                 "teacher.weights and teacher.head"
             )
-        return Surrogate.of_teacher(teacher, self.blocks).eval()
+        return Surrogate.of_teacher(teacher, self.blocks.at_grid_of(teacher)).eval()
 
     @property
     def k(self) -> int:
@@ -246,5 +275,7 @@ class Surrogate(Backbone):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Surrogate:
         """Surrogate with random weights from :meth:`to_config`'s dictionary."""
-        blocks = PhaseBlocks(BlockConfig(**config["block"]), phases_of(config["boundaries"], config["num_layers"]))
+        blocks = PhaseBlocks(
+            BlockConfig.from_dict(config["block"]), phases_of(config["boundaries"], config["num_layers"])
+        )
         return cls(ViTStem(spec_from_dict(config["vit"])), blocks)

@@ -1,16 +1,20 @@
-"""The teacher: any plain ViT of timm, opened so that every layer can be read."""
+"""The teacher: a ViT of timm whose layers share one token grid, opened so that every layer can be read."""
 
 from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from raptor.models.attention import no_rotation
 from raptor.models.backbone import Backbone
+from raptor.models.block import RecurrentBlock
+from raptor.models.families import block_inputs, rotary
 from raptor.models.vit import ViTSpec, ViTStem, spec_from_dict, spec_to_dict
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -38,13 +42,54 @@ class Teacher(Backbone):
 
     def steps(self, x_BND: Tensor, start: int = 0, end: int | None = None) -> Iterator[Tensor]:
         """Layers start+1..end; see :meth:`Backbone.layers`."""
-        for block in self.blocks[start : self.check_range(start, end)]:
-            x_BND = block(x_BND)
+        inputs = block_inputs(self.shell.vit)
+        for layer in range(start + 1, self.check_range(start, end) + 1):
+            x_BND = self.blocks[layer - 1](x_BND, **inputs(layer))
             yield x_BND
+
+    def apply_block(self, x_BND: Tensor, layer: int) -> Tensor:
+        """Apply the block that produces a layer, 1..L, to tokens ``(B, N, D)`` of any layer."""
+        return self.blocks[layer - 1](x_BND, **block_inputs(self.shell.vit)(layer))
 
     def block_of(self, layer: int) -> int:
         """Number of the block that produces a layer."""
         return layer - 1
+
+    def rope_of(self, layer: int) -> Tensor | None:
+        """Return the rotary embedding with which a layer, 1..L, is made.
+
+        Returns
+        -------
+        Tensor or None
+            Sines, then cosines, of all tokens, ``(heads or 1, N, 2d)``; those that are no patches are not rotated.
+        """
+        with torch.no_grad():
+            rope = rotary(self.shell.vit)
+        if rope is None:
+            return None
+        patches = rope[None] if rope.ndim == 2 else rope[layer - 1]
+        heads, _, width = patches.shape
+        prefix = self.layout.num_tokens - self.layout.patches
+        return torch.cat([no_rotation(heads, prefix, width // 2).to(patches), patches], dim=1)
+
+    def hand_rope(self, applications: Iterable[tuple[RecurrentBlock, Sequence[int]]]) -> None:
+        """Copy the rotary embedding into tied blocks that take it.
+
+        Parameters
+        ----------
+        applications
+            Blocks, each with the layers that it produces; where the layers of the teacher have embeddings of their own,
+            the block gets that of the middle one.
+        """
+        for block, layers in applications:
+            rope = self.rope_of(layers[len(layers) // 2])
+            if block.attn.rope is not None and rope is not None:
+                block.attn.rope.copy_(rope)
+
+    @property
+    def has_relative_bias(self) -> bool:
+        """Whether attention has a bias for the offset between two patches, of each layer or shared."""
+        return any(name.endswith("relative_position_bias_table") for name, _ in self.named_parameters())
 
     @property
     def num_heads(self) -> int:
@@ -54,7 +99,8 @@ class Teacher(Backbone):
     def as_timm(self) -> VisionTransformer:
         """Whole model of timm; its parameters are the teacher's."""
         vit = copy.copy(self.shell.vit)
-        vit._modules = {**vit._modules, "blocks": self.blocks}
+        blocks = nn.Sequential(*self.blocks) if isinstance(vit, VisionTransformer) else self.blocks
+        vit._modules = {**vit._modules, "blocks": blocks}
         return vit
 
     def to_config(self) -> dict[str, Any]:

@@ -56,7 +56,11 @@ class TiedDepth(nn.Module):
         """All of depth, as one phase."""
         return Phase(0, len(self.labels))
 
-    def _layers(self, first: int, last: int) -> Iterator[tuple[RecurrentBlock, list[int]]]:
+    def applications(self) -> Iterator[tuple[RecurrentBlock, Sequence[int]]]:
+        """Give each block with the layers that it produces."""
+        return self._layers(*self.phase)
+
+    def _layers(self, first: int, last: int) -> Iterator[tuple[RecurrentBlock, Sequence[int]]]:
         """Each block with those of the layers first+1..last that it produces."""
         for j, block in enumerate(self.blocks):
             layers = [layer for layer in range(first + 1, last + 1) if self.labels[layer - 1] == j]
@@ -139,6 +143,11 @@ class PartitionEnsemble(nn.ModuleList, HubModel):
     def __iter__(self) -> Iterator[TiedDepth]:
         return cast(Iterator[TiedDepth], super().__iter__())
 
+    def applications(self) -> Iterator[tuple[RecurrentBlock, Sequence[int]]]:
+        """Give each block with the layers that it produces."""
+        for student in self:
+            yield from student.applications()
+
     def students(self) -> list[TiedDepth]:
         """What rolls out by itself: every way."""
         return list(self)
@@ -155,4 +164,4 @@ class PartitionEnsemble(nn.ModuleList, HubModel):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PartitionEnsemble:
         """Blocks with random weights from :meth:`to_config`'s dictionary."""
-        return cls(BlockConfig(**config["block"]), dict(config["labels"]))
+        return cls(BlockConfig.from_dict(config["block"]), dict(config["labels"]))

@@ -1,20 +1,21 @@
-"""A plain ViT of timm: what rebuilds it, and its shell, all that surrounds the blocks."""
+"""A ViT of timm: what rebuilds it, and its stem, all that surrounds the blocks."""
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import timm
-from timm.layers import PatchEmbed
+from timm.models import eva, model_entrypoint
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from raptor.errors import ConfigError
+from raptor.models.families import check_family, embed, layout_of
 from raptor.models.heads import LinearProbe
-from raptor.models.tokens import TokenLayout
 
 # options of timm.create_model that open files; a model.json that comes from elsewhere must not choose any
 LOADING = {
@@ -53,67 +54,72 @@ class ViTSpec:
     def build(self, *, pretrained: bool = False, **changes: Any) -> VisionTransformer:
         """Create the timm model.
 
+        Parameters
+        ----------
+        pretrained
+            Whether to fetch timm's published weights.
+        **changes
+            Keyword arguments of ``timm.create_model`` that go before ``options``.
+
         Raises
         ------
         ConfigError
-            If timm does not know the name or an option, or the model is no plain ViT.
+            If timm does not know the name or an option, or the layers of the model do not share one token grid.
         """
         if not timm.is_model(self.name):
-            near = timm.list_models(f"*{self.name.split('.')[0][:8]}*")[:5]
-            raise ConfigError(
-                f"teacher.name={self.name!r} is no model of timm; similar: {', '.join(near) or 'none'} "
-                "(timm.list_models('vit*') lists all)"
-            )
-        if loading := sorted(LOADING & {*self.options, *changes}):
-            raise ConfigError(
-                f"teacher.options.{loading[0]} would make timm read files by itself: use teacher.weights or "
-                "teacher.pretrained"
-            )
+            raise _unknown(self.name)
+        for key in sorted(LOADING & {*self.options, *changes}):
+            expected = "no option by which timm reads files by itself"
+            fix = "use teacher.weights or teacher.pretrained"
+            raise ConfigError.of(f"teacher.options.{key}", self.options.get(key), expected, fix)
         if self.options.get("dynamic_img_size"):
-            raise ConfigError(
-                "teacher.options.dynamic_img_size=true leaves the number of tokens open, which a token layout must "
-                "know: set teacher.options.img_size to the size you want; the position embedding is resized to it"
-            )
+            expected = "false, since a token layout has a fixed number of tokens"
+            fix = "set teacher.options.img_size, to which the position embedding is resized"
+            raise ConfigError.of("teacher.options.dynamic_img_size", self.options["dynamic_img_size"], expected, fix)
+        # timm leaves the input size of some of these open
+        fixed = {"dynamic_img_size": False} if model_entrypoint(self.name).__module__ == eva.__name__ else {}
         try:
-            vit = timm.create_model(self.name, pretrained=pretrained, **{**self.options, **changes})
+            vit = timm.create_model(self.name, pretrained=pretrained, **{**fixed, **self.options, **changes})
         except OSError as error:
-            raise ConfigError(
-                f"the weights of teacher.name={self.name!r} cannot be fetched ({error}); fetch them elsewhere and set "
-                "teacher.pretrained=false teacher.weights=FILE.safetensors"
-            ) from error
+            fix = "fetch them elsewhere and set teacher.pretrained=false teacher.weights=FILE.safetensors"
+            raise ConfigError.of("teacher.name", self.name, f"weights that can be fetched ({error})", fix) from error
         except (TypeError, AssertionError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-            raise ConfigError(f"timm cannot build teacher.name={self.name!r} with {self.options}: {error}") from error
-        if not isinstance(vit, VisionTransformer):
-            raise ConfigError(
-                f"teacher.name={self.name!r} is a {type(vit).__name__}, no plain Vision Transformer: its layers "
-                "do not share one token grid; choose one whose timm class is VisionTransformer, such as vit_* or deit_*"
-            )
-        if not isinstance(vit.patch_embed, PatchEmbed):
-            raise ConfigError(
-                f"teacher.name={self.name!r} is a hybrid (its patches come from a {type(vit.patch_embed).__name__}), "
-                "no plain Vision Transformer: choose one that cuts the image into patches by itself"
-            )
+            expected = f"options that timm can build {self.name} with ({type(error).__name__}: {error})"
+            fix = "correct teacher.options, or teacher.name"
+            raise ConfigError.of("teacher.options", self.options, expected, fix) from error
+        check_family(vit, self.name)
         size, patch = list(vit.patch_embed.img_size), vit.patch_embed.patch_size
         published = list((vit.pretrained_cfg or {}).get("input_size", ())[1:])  # SigLIP's 384 is no multiple of 14
         if size != published and (nearest := _nearest_size(size, patch)):
             expected = f"multiples of the patch size {patch[0]}, since the pixels beyond would be cut off"
             raise ConfigError.of("teacher.options.img_size", size, expected, f"set [{nearest[0]},{nearest[1]}]")
-        if vit.num_prefix_tokens != int(vit.has_class_token) + vit.num_reg_tokens:
-            raise ConfigError(
-                f"teacher.name={self.name!r} has tokens beside class token, registers and patches (a distillation "
-                "token?), which no token layout here describes: choose another variant"
-            )
         return vit
+
+    def build_stem(self) -> VisionTransformer:
+        """Create the timm model for the sake of all that is not a block, where possible without its blocks."""
+        try:
+            vit = self.build(depth=0)
+        except ConfigError:  # some architectures list options for each of their blocks
+            return self.build()
+        return self.build() if getattr(vit, "rope_mixed", False) else vit  # whose positions are of each block
 
 
 def _nearest_size(size: Sequence[int], patch: Sequence[int]) -> list[int] | None:
-    """The nearest image size that patches divide; None if they divide this one."""
+    """Find the nearest image size that patches divide; None if they divide this one."""
     nearest = [max(1, round(side / part)) * part for side, part in zip(size, patch, strict=True)]
     return None if nearest == list(size) else nearest
 
 
+def _unknown(name: str) -> ConfigError:
+    near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=5, cutoff=0.5)
+    fix = f"write {' or '.join(near)}" if near else "see timm.list_models('vit*')"
+    if "/" in name:
+        fix = f"write local-dir:{name} for a folder of timm, hf-hub:{name} for a model of the hub"
+    return ConfigError.of("teacher.name", name, "a model of timm", fix)
+
+
 class ViTStem(nn.Module):
-    """A ViT without its blocks: embedding, final norm and head, frozen.
+    """A ViT without its blocks: embedding, final norm and head.
 
     Parameters
     ----------
@@ -126,24 +132,22 @@ class ViTStem(nn.Module):
     def __init__(self, spec: ViTSpec, vit: VisionTransformer | None = None) -> None:
         super().__init__()
         self.spec = spec
-        self.vit = spec.build(depth=0) if vit is None else vit
+        self.vit = spec.build_stem() if vit is None else vit
         self.vit.blocks = nn.Sequential()
-        grid = self.vit.patch_embed.num_patches
-        self.layout = TokenLayout(int(self.vit.has_class_token), self.vit.num_reg_tokens, grid)
+        self.layout = layout_of(self.vit)
         features = self.layout.num_features(int(self.vit.embed_dim))
         self.linear_head = LinearProbe(features, spec.linear_head) if spec.linear_head else None
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
-        """Layer 0: patch embedding, position, class token and registers, ``(B, N, D)``."""
-        vit = self.vit
-        return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images_BCHW))))
+        """Compute layer 0: patch embedding, position, class token and registers, ``(B, N, D)``."""
+        return embed(self.vit, images_BCHW)
 
     def norm(self, x_BND: Tensor) -> Tensor:
-        """Final norm of the tokens of the last layer."""
+        """Apply the final norm to the tokens of the last layer."""
         return self.vit.norm(x_BND)
 
     def head(self, x_BND: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` from the tokens of the last layer: final norm, pooling, classifier."""
+        """Compute logits ``(B, classes)`` from the tokens of the last layer: final norm, pooling, classifier."""
         x_BND = self.vit.norm(x_BND)
         if self.linear_head is not None:
             return self.linear_head(self.layout.features(x_BND))

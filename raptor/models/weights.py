@@ -11,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from raptor.errors import ModelFileError
+from raptor.models.attention import num_offsets, resize_bias
 
 META_OFFSET = 0.1  # of DINOv2 without registers, to the size of the new grid
 
@@ -54,7 +55,7 @@ def fit_positions(vit: VisionTransformer, name: str, position_1ND: Tensor, same_
     if same_grid or position_1ND.shape[2] != vit.embed_dim:
         return position_1ND  # of another width: fill tells that, with all else that does not fit
     rows, columns = vit.patch_embed.grid_size
-    prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    prefix = 0 if getattr(vit, "no_embed_class", False) else vit.num_prefix_tokens
     old = round((position_1ND.shape[1] - prefix) ** 0.5)
     if old * old != position_1ND.shape[1] - prefix:
         raise ModelFileError(
@@ -64,6 +65,27 @@ def fit_positions(vit: VisionTransformer, name: str, position_1ND: Tensor, same_
     if follows_meta(name):
         return resize_position_meta(position_1ND, rows, columns)
     return resample_abs_pos_embed(position_1ND, [rows, columns], num_prefix_tokens=prefix)
+
+
+def fit_biases(tensors: Mapping[str, Tensor], grid: tuple[int, int], where: str) -> dict[str, Tensor]:
+    """Resize the relative position biases among weights, of a square grid, to the grid of a model, as timm does.
+
+    Raises
+    ------
+    ModelFileError
+        If their grid is not square.
+    """
+    fitted = dict(tensors)
+    for name, table in tensors.items():
+        if name.endswith("relative_position_bias_table"):
+            side = (round((len(table) - 3) ** 0.5) + 1) // 2
+            if num_offsets((side, side)) != len(table):
+                raise ModelFileError(
+                    f"{where}: expected relative position biases of a square grid ({name} has {len(table)}), to be "
+                    f"resized to {grid[0]}x{grid[1]}. Fix: set the teacher.options.img_size of the model that made it."
+                )
+            fitted[name] = resize_bias(table, (side, side), grid)
+    return fitted
 
 
 def follows_meta(name: str) -> bool:

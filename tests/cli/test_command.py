@@ -104,7 +104,7 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
             r"surrogate\.phases=\[\[5,5\]\]: expected pairs of layers",
         ),
         ("train", ["task=distill", "surrogate.phases=all"], "set surrogate.phases_file"),
-        ("train", ["teacher=timm", "teacher.name=vit_base_patch9"], "is no model of timm"),
+        ("train", ["teacher=timm", "teacher.name=vit_base_patch9"], "expected a model of timm"),
         (
             "train",
             ["trainer.max_steps=-5"],

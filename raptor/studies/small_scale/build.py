@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raptor.errors import ConfigError
+from raptor.models.initialization import block_config
 from raptor.models.io import state_fingerprint
 from raptor.models.tied import PartitionEnsemble
 from raptor.partition.maxcut import exact
@@ -15,7 +16,7 @@ from raptor.studies.small_scale.partitions import partitions as draw_partitions
 from raptor.studies.small_scale.swaps import draw_swaps
 from raptor.studies.small_scale.task import Partitions
 from raptor.tasks.context import Context
-from raptor.tasks.distillation.build import block_config, build_distillation
+from raptor.tasks.distillation.build import build_distillation
 from raptor.tasks.distillation.phases import measure_distance
 from raptor.utils.seeding import derive_seed
 
@@ -60,6 +61,7 @@ def partitions(
     distance = measure_distance(teacher, context.data, surrogate.tokens, surrogate.images)
     found = draw_partitions(distance, ks, kinds, draws, drawn_by)
     best = {k: label_layers(exact(distance, k), teacher.num_layers) for k in ks}
-    model = PartitionEnsemble(block_config(teacher, surrogate), {p.name: p.labels for p in found}, context.seed)
+    model = PartitionEnsemble(block_config(teacher, surrogate.block), {p.name: p.labels for p in found}, context.seed)
+    teacher.hand_rope(model.applications())
     measured = {"best": best, "distance": distance, "swaps": draw_swaps(best, swaps, drawn_by)}
     return build_distillation(context, arguments | measured | {"model": model, "partitions": found}, Partitions)

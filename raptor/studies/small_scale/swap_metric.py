@@ -32,7 +32,7 @@ def reordered(teacher: Teacher, acts: Mapping[int, Tensor], order: Sequence[int]
     first = next((depth for depth, layer in enumerate(order) if layer != depth + 1), len(order))
     x = acts[first]
     for layer in order[first:]:
-        x = teacher.blocks[layer - 1](x)
+        x = teacher.apply_block(x, layer)
     return x
 
 

@@ -8,10 +8,8 @@ from typing import Any, TypeVar
 
 from raptor.data.module import ImageData
 from raptor.errors import ConfigError
-from raptor.models.block import BlockConfig
-from raptor.models.initialization import init_from_teacher
+from raptor.models.initialization import block_config, init_from_teacher
 from raptor.models.load import load_kind
-from raptor.models.options import SurrogateOptions
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase, phases_of
@@ -91,22 +89,10 @@ def build_distillation(context: Context, arguments: dict[str, Any], kind: type[M
     return task
 
 
-def block_config(teacher: Teacher, options: SurrogateOptions) -> BlockConfig:
-    """Return the block of a surrogate of a teacher: its width, and its heads unless the options say otherwise."""
-    block = options.block
-    return BlockConfig(
-        width=teacher.width,
-        num_heads=block.num_heads or teacher.num_heads,
-        mlp=block.mlp,
-        mlp_ratio=block.mlp_ratio,
-        layer_scale=block.layer_scale,
-        depth_scaling=block.depth_scaling,
-    )
-
-
 def new_blocks(context: Context, phases: Sequence[Phase]) -> PhaseBlocks:
     """Make a new block for each phase, initialised as the options say."""
-    blocks = PhaseBlocks(block_config(context.teacher, context.surrogate), phases, context.seed)
+    blocks = PhaseBlocks(block_config(context.teacher, context.surrogate.block), phases, context.seed)
+    context.teacher.hand_rope(blocks.applications())
     init_from_teacher(blocks, context.teacher, context.surrogate.init)
     return blocks
 
