@@ -5,6 +5,7 @@ Shapes: B batch, N tokens, D width, H heads, d width of a head.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -128,6 +129,9 @@ def resize_bias(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Te
     """Resize biases of the offsets between patches, ``(offsets, H)``, to another grid, as timm does."""
     if old == new:
         return table
-    known = {} if old[0] == old[1] else {"old_window_size": old}  # which timm before 1.0.28 does not take
+    known = {} if old[0] == old[1] else {"old_window_size": old}  # which timm 1.0.27 does not take
     shape = (num_offsets(new), table.shape[1])
-    return resize_rel_pos_bias_table(table.detach(), new_window_size=new, new_bias_shape=shape, **known)
+    with warnings.catch_warnings():
+        for message in ("torch.searchsorted", "Using a non-tuple sequence"):  # within timm's interpolation
+            warnings.filterwarnings("ignore", message=message)
+        return resize_rel_pos_bias_table(table.detach(), new_window_size=new, new_bias_shape=shape, **known)

@@ -80,20 +80,22 @@ def init_from_teacher(blocks: PhaseBlocks, teacher: Teacher, init: str) -> None:
         own = blocks.of(phase).block
         middle = (phase.start + phase.end) // 2
         layers = [middle] if init == "middle" else range(phase.start, phase.end)
-        states = [_weights(teacher, layer, own) for layer in layers]
+        states = [_weights(teacher, layer, own, init) for layer in layers]
         mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
         own.load_state_dict(mean, strict=False)
 
 
-def _weights(teacher: Teacher, layer: int, own: RecurrentBlock) -> dict[str, Tensor]:
+def _weights(teacher: Teacher, layer: int, own: RecurrentBlock, init: str) -> dict[str, Tensor]:
     """Collect the weights of one of the teacher's blocks under the names of a tied block."""
     block: Any = teacher.blocks[layer]
     if type(block) not in KINDS:
-        raise _unequal(f"blocks of the teacher are {type(block).__name__}, which compute otherwise than tied ones")
+        raise _unequal(
+            init, f"blocks of the teacher are {type(block).__name__}, which compute otherwise than tied ones"
+        )
     for name in ("attn.q_norm", "attn.k_norm", "attn.norm", "attn.gate", "mlp.norm"):
         part, _, norm = name.partition(".")
         if not isinstance(getattr(getattr(block, part), norm, None), nn.Identity | None):
-            raise _unequal(f"the teacher has {name}, which tied blocks have not")
+            raise _unequal(init, f"the teacher has {name}, which tied blocks have not")
     state = {
         f"{name}.{key}": x for name in ("norm1", "norm2") for key, x in block.get_submodule(name).named_parameters()
     }
@@ -113,10 +115,10 @@ def _weights(teacher: Teacher, layer: int, own: RecurrentBlock) -> dict[str, Ten
     for name, tensor in state.items():
         if name not in expected or tensor.shape != expected[name].shape:
             shape = tuple(expected[name].shape) if name in expected else "none"
-            raise _unequal(f"{name} is {tuple(tensor.shape)} in the teacher and {shape} in surrogate.block")
+            raise _unequal(init, f"{name} is {tuple(tensor.shape)} in the teacher and {shape} in surrogate.block")
     for name in expected:
         if name.startswith(COPIED) and name not in state:
-            raise _unequal(f"the teacher has no {name}")
+            raise _unequal(init, f"the teacher has no {name}")
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
@@ -143,6 +145,6 @@ def _mlp(mlp: Any) -> dict[str, Tensor]:
     return state | {f"mlp.fc2.{key}": x for key, x in mlp.fc2.named_parameters()}
 
 
-def _unequal(what: str) -> ConfigError:
+def _unequal(init: str, what: str) -> ConfigError:
     fix = "set it to random; or surrogate.block.mlp and mlp_ratio to the teacher's, such as mlp=gelu"
-    return ConfigError.of("surrogate.init", "middle or mean", f"random ({what})", fix)
+    return ConfigError.of("surrogate.init", init, f"random ({what})", fix)

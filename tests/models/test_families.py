@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import raptor
 from raptor.errors import ConfigError
-from raptor.models.attention import relative_index
+from raptor.models.attention import relative_index, resize_bias
 from raptor.models.export import export_program
 from raptor.models.initialization import block_config, init_from_teacher
 from raptor.models.io import save
@@ -178,6 +178,18 @@ def test_blocks_have_positions_as_the_options_say() -> None:
     assert "rope" not in plain.to_dict()  # as folders were written before
     first, *_ = teacher.rope_of(1).chunk(2, dim=-1)  # type: ignore[union-attr]
     assert not first[:, :5].any() and first[:, 5:].any()  # class token and registers are not rotated
+
+
+def test_a_bias_that_grows_with_the_offset_does_so_at_another_grid() -> None:
+    """timm samples more densely near zero: order, ends and symmetry of a linear table stay."""
+    table = torch.cat([torch.arange(-3.0, 4).repeat_interleave(7), torch.tensor([5.0, 6, 7])])[:, None]
+    resized = resize_bias(table, (4, 4), (7, 7))[:, 0]
+    assert torch.equal(resized[-3:], table[-3:, 0])
+    rows = resized[:-3].view(13, 13)
+    torch.testing.assert_close(rows, rows[:, :1].expand(13, 13), rtol=0, atol=1e-4)
+    column = rows[:, 0]
+    assert bool((column.diff() >= 0).all()) and float(column[0]) == -3 and float(column[-1]) == 3
+    torch.testing.assert_close(column, -column.flip(0), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("grid", [(2, 3), (4, 4)])
