@@ -45,12 +45,18 @@ class TimmTeacherOptions(TeacherNode):
     def __post_init__(self) -> None:
         if self.std is not None and min(self.std, default=0) <= 0:
             raise Invalid("std", self.std, "numbers > 0, one a channel, or null", "correct them")
+        channels = self.options.get("in_chans")
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if channels is not None and values is not None and len(values) != channels:
+                expected = f"{channels} numbers, as teacher.options.in_chans={channels} says, or null"
+                raise Invalid(key, values, expected, "correct one of the two")
 
     def build(self, **changes: Any) -> Teacher:
-        """Build the teacher by :func:`raptor.models.pretrained.build_teacher`."""
+        """Build the teacher by :func:`raptor.models.pretrained.build_teacher`; weights changed to None are random."""
         from raptor.models.pretrained import build_teacher
 
-        return build_teacher(**({key.name: getattr(self, key.name) for key in keys(type(self))} | changes))
+        arguments = {key.name: getattr(self, key.name) for key in keys(type(self))} | changes
+        return build_teacher(**arguments, published_weights=changes.get("weights", "") is not None)
 
 
 @options

@@ -35,6 +35,8 @@ def build_teacher(
     std: Sequence[float] | None = None,
     position_std: float | None = None,
     drop_path: float | None = None,
+    *,
+    published_weights: bool = True,
 ) -> Teacher:
     """Build a teacher from its configuration.
 
@@ -65,6 +67,8 @@ def build_teacher(
     drop_path
         Rate of stochastic depth, the same for every block; None leaves timm's, which grows from 0 at the first block
         to ``options.drop_path_rate`` at the last.
+    published_weights
+        Whether a model published in timm's format brings its weights where ``weights`` names none.
 
     Returns
     -------
@@ -81,10 +85,11 @@ def build_teacher(
     probe = None if head is None else _read_head(head)  # before anything is fetched
     options = {key: value for key, value in (options or {}).items() if (key, value) != ("img_size", None)}
     if is_published(name):
-        published = open_published(name, fetch_weights=weights is None)
+        published = open_published(name, fetch_weights=published_weights and weights is None)
         name, options, pretrained = published.name, {**published.options, **options}, False
         mean, std = mean or published.mean, std or published.std
-        weights = weights or published.weights
+        if published_weights:
+            weights = weights or published.weights
     pretrained = pretrained and weights is None
     vit = _build(ViTSpec(name, options), pretrained)
     channels = int(vit.in_chans)

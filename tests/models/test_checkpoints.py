@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from raptor.errors import ConfigError, ModelFileError, RaptorError
 from raptor.models.checkpoints import read_tensors
 from raptor.models.io import save
+from raptor.models.options import TimmTeacherOptions
 from raptor.models.pretrained import build_teacher
 from raptor.models.teacher import Teacher
 
@@ -293,3 +294,19 @@ def test_a_folder_of_this_project_is_no_folder_of_timm(tmp_path: Path, teacher: 
         build_teacher(f"local-dir:{tmp_path}")
     with pytest.raises(ConfigError, match="expected a folder that exists"):
         build_teacher("local-dir:/nowhere")
+
+
+def test_a_published_model_is_built_with_random_weights_too(tmp_path: Path, vit: nn.Module) -> None:
+    """As the dynamics study builds its untrained network: weights changed to None."""
+    node = TimmTeacherOptions(name=f"local-dir:{write_published(vit, tmp_path / 'model')}")
+    trained, untrained = node.build(), node.build(weights=None, pretrained=False, head=None)
+    assert trained.trained and not untrained.trained
+    assert torch.equal(trained.as_timm().blocks[0].attn.qkv.weight, vit.blocks[0].attn.qkv.weight)
+    assert not torch.equal(untrained.as_timm().blocks[0].attn.qkv.weight, vit.blocks[0].attn.qkv.weight)
+
+
+def test_means_of_another_number_of_channels_are_refused_before_timm_builds() -> None:
+    with pytest.raises(
+        ValueError, match=r"mean=.*: expected 1 numbers, as teacher\.options\.in_chans=1 says"
+    ):
+        TimmTeacherOptions(name="vit_tiny_patch16_224", options={"in_chans": 1}, mean=[0.5, 0.5])

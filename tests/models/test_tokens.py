@@ -26,3 +26,9 @@ def test_absent_types_are_named() -> None:
         layout.require(["registers"], "tokens")
     with pytest.raises(ConfigError, match="patches 1 or more"):
         TokenLayout(1, 0, 0)
+
+
+def test_without_class_token_features_are_the_mean_patch() -> None:
+    layout, x = TokenLayout(0, 2, 4), torch.randn(3, 6, 5)
+    assert torch.equal(layout.features(x), x[:, 2:].mean(1))
+    assert layout.num_features(5) == 5
