@@ -306,7 +306,5 @@ def test_a_published_model_is_built_with_random_weights_too(tmp_path: Path, vit:
 
 
 def test_means_of_another_number_of_channels_are_refused_before_timm_builds() -> None:
-    with pytest.raises(
-        ValueError, match=r"mean=.*: expected 1 numbers, as teacher\.options\.in_chans=1 says"
-    ):
+    with pytest.raises(ValueError, match=r"mean=.*: expected 1 numbers, as teacher\.options\.in_chans=1 says"):
         TimmTeacherOptions(name="vit_tiny_patch16_224", options={"in_chans": 1}, mean=[0.5, 0.5])
