@@ -21,7 +21,7 @@ All sums are kept for each of 128 groups of images apart, so that a bootstrap ov
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,11 +79,22 @@ class LayerDistance:
         self.images = 0
         self._sums = [_SUMS[measure]() for _ in self.types]
 
-    def update(self, acts_BLND: Tensor) -> None:
-        """Add a batch of activations of the layers 1..L, ``(B, L, N, D)``."""
-        for kind, sums in zip(self.types, self._sums, strict=True):
-            sums.update(self.layout.pool(acts_BLND, kind).double(), self.images)
-        self.images += len(acts_BLND)
+    def update(self, layers: Tensor | Iterable[Tensor]) -> None:
+        """Add a batch.
+
+        Parameters
+        ----------
+        layers
+            Activations of the layers 1..L: ``(B, L, N, D)``, or one ``(B, N, D)`` after the other, of which none is
+            kept.
+        """
+        parts: list[list[Tensor]] = [[] for _ in self.types]
+        for x_BND in layers.unbind(1) if isinstance(layers, Tensor) else layers:
+            for kind, vectors in zip(self.types, parts, strict=True):
+                vectors.append(self.layout.pool(x_BND, kind).double())
+        for sums, vectors in zip(self._sums, parts, strict=True):
+            sums.update(torch.stack(vectors, dim=1), self.images)
+        self.images += len(parts[0][0])
 
     def compute(self) -> NDArray[np.floating]:
         """Compute the distance matrix ``(L, L)``: symmetric, zero diagonal, not negative.

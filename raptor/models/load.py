@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-from raptor.errors import ConfigError
+from raptor.errors import ConfigError, ModelFileError
 from raptor.models.heads import DepthProbe, LinearProbe
 from raptor.models.io import DESCRIPTION, describe, read, unreadable
 from raptor.models.surrogate import PhaseBlocks, Surrogate
@@ -71,4 +71,25 @@ def load_kind(folder: str | Path, kind: type[Kind], key: str) -> Kind:
     if not isinstance(model, kind):
         expected = f"a folder with a {kind.__name__} (it holds a {type(model).__name__})"
         raise ConfigError.of(key, folder, expected, "name the folder of another run")
+    return model
+
+
+def load_teacher(folder: str | Path) -> Teacher:
+    """Rebuild a teacher from its folder.
+
+    Parameters
+    ----------
+    folder
+        As for :func:`load`.
+
+    Raises
+    ------
+    ModelFileError
+        If the folder holds another kind of model, or :func:`load` cannot read it.
+    """
+    model = load(folder)
+    if not isinstance(model, Teacher):
+        fix = "name the run folder of a teacher (task=classifier)"
+        raise ModelFileError.of("folder", folder, f"a teacher, it holds a {model.kind}", fix)
+    model.trained = True
     return model

@@ -90,7 +90,7 @@ class SurrogateOptions:
         "Stage 1: phases [[start,end],...], or all of phases_file; null takes those of the boundaries", default=None
     )
     phases_file: str | None = option("A phases.json written by raptor.phases", default=None)
-    solver: Literal["exact", "greedy"] = option("Solver of max-cut where there is no file", default="exact")
+    solver: Literal["exact", "normalised", "greedy"] = option("Solver where there is no file", default="exact")
     tokens: list[TokenType] = option(
         "Token types of the distance between layers", default=["cls", "patches"], min_length=1
     )

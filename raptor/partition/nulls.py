@@ -14,7 +14,7 @@ Toeplitz null
     It assumes that the distance is a squared Euclidean one (one minus cosine, mean squared difference and one minus CKA
     are, up to rounding), and that increments are Gaussian and of one law at every depth. Neighbouring entries of a
     distance matrix depend on each other, since they share layers. Permuting the residuals along diagonals ignores
-    that, and calls 20 to 40 % of such paths significant at the level of 5 %; drawing whole paths does not.
+    that, and calls 20 to 45 % of such paths significant at the level of 5 %; drawing whole paths does not.
 
 Permuted-layer null
     The order of the layers carries nothing: rows and columns are permuted together. Any smooth path through depth is

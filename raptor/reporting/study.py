@@ -11,7 +11,7 @@ import pandas as pd
 
 from raptor.reporting import figures as plots
 from raptor.reporting.crosstable import CrossTable, latex_document
-from raptor.reporting.heatmap import heatmap
+from raptor.reporting.heatmap import heatmap, teacher_heatmaps
 from raptor.reporting.layers import measure_of, r2_by_layer
 from raptor.reporting.overview import overview, rows, runs_csv
 from raptor.reporting.page import Picture, write_study_page
@@ -87,6 +87,10 @@ def _figures(
         text = caption("distance", source=run["phases"]["source"], more=len(phases) - MOST)
         figure = heatmap(np.array(run["distance"], dtype=float), run["phases"], _source(run["phases"]["source"]))
         figures.append((f"distance_{run['name']}", "Distance between layers", text, figure))
+    for run in study.of_task("teacher_phases"):
+        teachers = {name: (np.array(found["distance"]), found["phases"]) for name, found in run["teachers"].items()}
+        figure = teacher_heatmaps(teachers)
+        figures.append((f"teachers_{run['name']}", "Layers of several teachers", caption("teachers"), figure))
     if shown:
         text = caption("r2_by_layer", centred=measure_of(shown) == "r2_centered", more=more)
         figures.append(("r2_by_layer", "R2 by layer and token type", text, r2_by_layer(shown)))

@@ -24,8 +24,7 @@ from raptor.utils.options import TARGET, keys, parse
 
 log = logging.getLogger(__name__)
 CONFIG, IDENTITY = "config.yaml", "identity.json"
-VERSION = 2
-STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # from the version of the key to the next one
+VERSION = 3
 TOLD_BY = {"train": "task", "dynamics": "surrogates", "phases": "solver"}  # command: a key that it alone has
 WITHOUT_EFFECT = ("logger", "hydra")  # nodes of old configurations that no identity needs
 
@@ -61,6 +60,16 @@ TARGETS = {
 }
 # keys that were called otherwise, by their full former name
 RENAMED = {"surrogate.start": "surrogate.init", "mend": "repair"}
+# what null meant at keys that have a name for it today
+WAS_NULL = {"distance": "cosine"}
+
+
+def _name_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: WAS_NULL.get(key) if value is None else value for key, value in values.items()}
+
+
+# from the version of the key to the next one
+STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {2: _name_nulls}
 
 
 def recorded(folder: Path, root: type[RunOptions]) -> dict[str, Any] | None:
@@ -147,7 +156,7 @@ def read_options(folder: Path) -> dict[str, Any] | None:
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     """Bring a configuration that earlier code wrote up to date: names of targets and keys."""
     kept = {key: value for key, value in values.items() if key not in WITHOUT_EFFECT}
-    return _upgrade(kept, "")
+    return _upgrade(_name_nulls(kept), "")
 
 
 def _upgrade(node: Any, prefix: str) -> Any:

@@ -210,6 +210,64 @@ def test_phases_of_a_saved_matrix(call: Callable[..., None], tmp_path: Path) -> 
     assert json.loads((folder / "phases.json").read_text())["boundaries"] == {"3": [5, 8]}
 
 
+def test_phases_hold_the_evidence_for_them(call: Callable[..., None], tmp_path: Path) -> None:
+    call("phases", "k=[2,3]", "solver=normalised", "distance=cka", "images=400", "draws=19", "resamples=8", "name=cka")
+    folder = tmp_path / "runs" / "default" / "cka"
+    phases = json.loads((folder / "phases.json").read_text())
+    assert (phases["measure"], phases["solver"], phases["tokens"]) == ("cka", "normalised", ["cls", "patches"])
+    assert phases["equal"]["3"]["boundaries"] == [4, 8]
+    assert phases["nulls"]["draws"] == 19
+    assert 0.05 <= phases["nulls"]["toeplitz"]["3"]["contrast"]["p"] <= 1
+    assert 0.05 <= phases["nulls"]["layers"]["2"]["share"]["p"] <= 1
+    assert set(phases["nulls"]["significant"]) == {"2", "3"}
+    assert phases["stability"]["resamples"] == 8
+    assert 0 <= phases["stability"]["3"]["same"] <= 1
+    other = json.loads((tmp_path / "runs" / "default" / "cka" / "result.json").read_text())
+    assert other["phases"] == phases
+
+
+def test_teachers_side_by_side(call: Callable[..., None], tmp_path: Path) -> None:
+    """Six architectures of timm with random weights, made small; one without a class token; one that ships."""
+    small = "options: {img_size: 16, patch_size: 8, embed_dim: 24, num_heads: 2, depth: 4"
+    names = ["vit_tiny_patch16_224", "deit_tiny_patch16_224", "vit_base_patch16_siglip_224", "deit3_small_patch16_224"]
+    names += ["vit_small_patch14_reg4_dinov2", "vit_base_patch16_clip_224"]
+    entries = [f"{{name: {name}, {small}}}}}" for name in names]
+    call(
+        "phases",
+        "k=2",
+        "tokens=auto",
+        "images=20",
+        "draws=19",
+        f"teachers=[{','.join(entries)},digits_vit]",
+        "name=six",
+    )
+    folder = tmp_path / "runs" / "default" / "six"
+    result = json.loads((folder / "result.json").read_text())
+    assert list(result["teachers"]) == [*names, "digits_vit"]
+    assert result["teachers"]["vit_base_patch16_siglip_224"]["phases"]["tokens"] == ["patches"]
+    assert result["teachers"]["digits_vit"]["phases"]["num_layers"] == 12
+    assert len(result["teachers"]["vit_tiny_patch16_224"]["distance"]) == 4
+    assert (folder / "teachers.png").stat().st_size > 20_000
+    assert (folder / "digits_vit" / "phases.json").is_file()
+    call("report", "study=default")
+    assert list((tmp_path / "runs" / "default" / "report" / "figures").glob("teachers_six.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["distance=euclid"], "distance=euclid: expected cosine, centred, mse, cka or a path that ends in .npy"),
+        (["distance=D.npy", "teachers=[digits_vit]"], "teachers=[digits_vit]: expected [] with distance=D.npy"),
+        (["teachers=[digits_vit,no_such_vit]"], "teachers[1]=no_such_vit: expected an option of the group teacher"),
+        (["draws=-1"], "draws=-1: expected integer >= 0"),
+    ],
+)
+def test_requests_for_phases_that_cannot_work(call: Callable[..., None], arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call("phases", *arguments)
+    assert message in str(ended.value)
+
+
 def test_a_finished_run_is_not_run_again(call: Callable[..., None], tmp_path: Path) -> None:
     call("train", *SMALL, "name=one")
     folder = tmp_path / "runs" / "default" / "one"

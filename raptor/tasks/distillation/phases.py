@@ -22,8 +22,14 @@ log = logging.getLogger(__name__)
 DEFAULT_K = 2
 
 
-def measure_distance(teacher: Teacher, data: ImageData, tokens: Sequence[str], images: int | None) -> Matrix:
-    """Distance between the layers 1..L of a teacher over training images.
+def stream_distance(
+    teacher: Teacher,
+    data: ImageData,
+    tokens: Sequence[str] | str,
+    images: int | None,
+    measure: str = "cosine",
+) -> LayerDistance:
+    """Sum up the distance between the layers 1..L of a teacher over training images.
 
     Parameters
     ----------
@@ -32,14 +38,11 @@ def measure_distance(teacher: Teacher, data: ImageData, tokens: Sequence[str], i
     data
         Prepared data.
     tokens
-        Token types of the distance.
+        Token types of the distance, or ``"auto"``.
     images
         Number of training images, None for all.
-
-    Returns
-    -------
-    ndarray
-        ``(L, L)`` in float64.
+    measure
+        One of :data:`raptor.analysis.layer_distance.MEASURES`.
     """
     from rich.progress import track
 
@@ -48,13 +51,29 @@ def measure_distance(teacher: Teacher, data: ImageData, tokens: Sequence[str], i
         device = torch.device("cuda", rank() % torch.cuda.device_count())
     training = teacher.training
     teacher = teacher.to(device).eval()
-    distance = LayerDistance(teacher.layout, tokens)
+    distance = LayerDistance(teacher.layout, tokens, measure)
     with torch.no_grad():
         for batch, _ in track(data.train_images_dataloader(images), "layer distances", transient=True):
             x = teacher.embed(data.normalize(batch.to(device, non_blocking=True)))
-            distance.update(teacher.layers(x))
+            distance.update(teacher.steps(x))
     teacher.to("cpu").train(training)
-    return check_distance(distance.compute())
+    return distance
+
+
+def measure_distance(teacher: Teacher, data: ImageData, tokens: Sequence[str], images: int | None) -> Matrix:
+    """Measure the cosine distance between the layers 1..L of a teacher over training images.
+
+    Parameters
+    ----------
+    teacher, data, tokens, images
+        As for :func:`stream_distance`.
+
+    Returns
+    -------
+    ndarray
+        ``(L, L)`` in float64.
+    """
+    return check_distance(stream_distance(teacher, data, tokens, images).compute())
 
 
 def choose_boundaries(options: SurrogateOptions, teacher: Teacher, data: ImageData) -> tuple[list[int], str]:
