@@ -18,6 +18,7 @@ from raptor.runs.migration import roots
 from raptor.studies.dynamics.options import DynamicsOptions
 
 log = logging.getLogger("raptor.dynamics")
+ARRAYS = 2  # version of the names and meanings of the arrays
 
 
 def folder(options: DynamicsOptions, config: DictConfig) -> RunFolder:
@@ -109,7 +110,7 @@ def _say(run: RunFolder, before: int, networks: int, share: float) -> None:
 
 def _digest(options: DynamicsOptions) -> str:
     """Compute the digest of what networks measured before must have been measured with."""
-    made_of = {"config": identity(options, roots(options)), "inputs": inputs(options)}
+    made_of = {"config": identity(options, roots(options)), "inputs": inputs(options), "arrays": ARRAYS}
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -51,7 +51,16 @@ def test_teacher_surrogate_and_untrained_network(call: Call, tmp_path: Path) -> 
         assert shown["n"] == 24
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
     assert "relative to the norm of the teacher's layer" in (folder / "errors.md").read_text()
-    assert {"convergence", "speed", "kicks_cls", "basins", "hypothesis", "jacobians", "projection_patches"} <= figures
+    assert {
+        "convergence",
+        "speed",
+        "perturbations_cls",
+        "rollouts",
+        "basins",
+        "hypothesis",
+        "jacobians",
+        "projection_patches",
+    } <= figures
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(figures)
     assert "24 images of digits (val)" in page

@@ -1,4 +1,4 @@
-"""Class-dependent angular basins: whether held-out images lie nearest to the mean direction of their class."""
+"""Measure class-dependent angular basins: held-out images nearest to the mean direction of their class."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ TIE = 1e-9  # difference of two cosines that is rounding alone
 
 
 def pooled_directions(layers: Sequence[Tensor], layout: TokenLayout) -> dict[str, Tensor]:
-    """Direction of the mean token of each type: layers 0..L, ``(B, N, D)`` each, to ``(B, L+1, D)`` by type."""
+    """Compute the direction of each type's mean token: layers 0..L, ``(B, N, D)`` each, to ``(B, L+1, D)`` by type."""
     return {
         kind: torch.stack([directions(layout.pool(x.double(), kind)) for x in layers], dim=1) for kind in layout.types
     }
 
 
 class ClassDirections:
-    """Mean direction of each class at each layer, from images that are not judged.
+    """Mean direction of each class at each layer, from images that are not evaluated.
 
     Parameters
     ----------
@@ -48,17 +48,17 @@ class ClassDirections:
         return self.counts > 0
 
     def chance(self, labels: Tensor) -> float:
-        """Share that answering at random, or always the same, gets right of images with these labels ``(n,)``."""
+        """Compute the share of labels ``(n,)`` that a random answer, or always the same one, gets right."""
         largest = torch.bincount(labels.cpu()).max() / max(1, len(labels)) if len(labels) else 0.0
         return max(float(largest), 1.0 / max(1, int(self.seen.sum())))
 
     def compute(self) -> dict[str, Tensor]:
-        """Unit vectors ``(C, L+1, D)`` by token type; zero for a class that was not seen."""
+        """Compute unit vectors ``(C, L+1, D)`` by token type; zero for a class that was not seen."""
         return {kind: directions(total) for kind, total in self._sums.items()}
 
 
-def judge(points: Tensor, means: Tensor, labels: Tensor, seen: Tensor) -> dict[str, Tensor]:
-    """Nearest class direction of each image at each layer.
+def evaluate_basins(points: Tensor, means: Tensor, labels: Tensor, seen: Tensor) -> dict[str, Tensor]:
+    """Find the nearest class direction of each image at each layer.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The block-recurrent hypothesis, measured: how far every layer of a surrogate is from its teacher's."""
+"""Measure the block-recurrent hypothesis: how far every layer of a surrogate is from its teacher's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raptor.models.tokens import TokenLayout
 
 
 def recurrence_error(layers: Sequence[Tensor], surrogate: Sequence[Tensor], layout: TokenLayout) -> dict[str, Tensor]:
-    """Error eps_l = |f_l(x) - s_l(x)|_F of the layers of a surrogate, for each image (definition of the hypothesis).
+    """Measure the error eps_l = |f_l(x) - s_l(x)|_F of the layers of a surrogate, for each image.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def recurrence_error(layers: Sequence[Tensor], surrogate: Sequence[Tensor], layo
     return {name: torch.stack(parts, dim=1) for name, parts in found.items()}
 
 
-def held(layers: Sequence[Tensor], boundaries: Sequence[int]) -> list[Tensor]:
-    """Baseline of :func:`recurrence_error`: the teacher's layer at the start of each phase, held through the phase."""
+def hold_phase_start(layers: Sequence[Tensor], boundaries: Sequence[int]) -> list[Tensor]:
+    """Make the zero-order hold, a baseline of :func:`recurrence_error`: the layer at the start of each phase stays."""
     starts = [0, *boundaries]
     return [layers[max((b for b in starts if b < index), default=0)] for index in range(len(layers))]

@@ -1,4 +1,4 @@
-"""Angular speed at phase boundaries: how much faster tokens turn where a new phase begins."""
+"""Measure how much faster tokens turn where a new phase begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Speeds = NDArray[np.float64]
 
 
 def speed_jump(speed: Speeds, boundaries: Sequence[int]) -> Speeds | None:
-    """Mean step into a new phase minus the mean of the others.
+    """Subtract the mean of the other steps from the mean step into a new phase.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def speed_jump(speed: Speeds, boundaries: Sequence[int]) -> Speeds | None:
     return speed[:, at].mean(axis=1) - speed[:, others].mean(axis=1)
 
 
-def rivals(speed: Speeds, boundaries: Sequence[int], most: int = 10_000) -> tuple[int, int]:
-    """How many other contiguous partitions into as many phases have a jump at least as large.
+def permutation_test(speed: Speeds, boundaries: Sequence[int], most: int = 10_000) -> float:
+    """Test a jump against those of all contiguous partitions into as many phases.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def rivals(speed: Speeds, boundaries: Sequence[int], most: int = 10_000) -> tupl
 
     Returns
     -------
-    tuple of int
-        Their number, and how many others there are (or were drawn).
+    float
+        p: the share of partitions, this one among them, whose mean jump is at least as large.
     """
     mean, m = speed.mean(axis=0), len(boundaries)
     inner = range(1, speed.shape[1])
@@ -61,4 +61,4 @@ def rivals(speed: Speeds, boundaries: Sequence[int], most: int = 10_000) -> tupl
     others = [cut for cut in cuts if cut != tuple(sorted(boundaries))]
     # the sum over boundaries orders partitions as the difference of means does
     larger = sum(mean[list(cut)].sum() >= mean[list(boundaries)].sum() - 1e-9 for cut in others)
-    return int(larger), len(others)
+    return float((1 + larger) / (1 + len(others)))

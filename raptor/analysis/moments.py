@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,58 +16,73 @@ from raptor.models.tokens import TokenLayout
 
 
 class Moments:
-    """Sums over all tokens of a type, for steps of depth x_l -> x_{l+1}.
+    """Sums over all tokens of a type, for pairs of layers x_l -> x_m, such as the steps of depth.
 
     Parameters
     ----------
     layout
         Order of the tokens.
     kinds
-        Token types to keep; each takes (2L + 1) D^2 float64 numbers.
+        Token types to keep; each takes a D x D matrix of float64 numbers for each layer and each pair.
+    pairs
+        Pairs of layers (l, m); None takes all steps (l, l + 1).
 
     Attributes
     ----------
-    gram, cross
-        By type: for each layer 0..L the sum of x_l x_l^T, and for each step the sum of x_{l+1} x_l^T, ``(D, D)``.
-    total
-        By type: for each layer the sum of x_l, ``(D,)``.
+    gram, total
+        By type and layer, the sum of x_l x_l^T, ``(D, D)``, and that of x_l, ``(D,)``.
+    cross
+        By type and pair, the sum of x_m x_l^T, ``(D, D)``.
     count
-        By type: number of tokens.
+        By type, the number of tokens.
     """
 
-    def __init__(self, layout: TokenLayout, kinds: Sequence[str]) -> None:
-        self.layout, self.kinds = layout, tuple(kinds)
-        self.gram: dict[str, list[Tensor]] = {}
-        self.cross: dict[str, list[Tensor]] = {}
-        self.total: dict[str, list[Tensor]] = {}
+    def __init__(
+        self, layout: TokenLayout, kinds: Sequence[str], pairs: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        self.layout, self.kinds, self.pairs = layout, tuple(kinds), pairs
+        self.gram: dict[str, dict[int, Tensor]] = {kind: {} for kind in kinds}
+        self.total: dict[str, dict[int, Tensor]] = {kind: {} for kind in kinds}
+        self.cross: dict[str, dict[tuple[int, int], Tensor]] = {kind: {} for kind in kinds}
         self.count = dict.fromkeys(kinds, 0)
 
     def update(self, points: Sequence[Tensor]) -> None:
         """Add a batch: layers 0..L, each ``(B, N, D)`` (directions, or vectors as they are)."""
         if not len(points[0]):
             return
+        pairs = list(pairwise(range(len(points)))) if self.pairs is None else self.pairs
         for kind in self.kinds:
-            rows = [self.layout.select(x, kind).double().flatten(0, 1) for x in points]
-            for store, values in (
-                (self.gram, [x.T @ x for x in rows]),
-                (self.cross, [later.T @ x for x, later in pairwise(rows)]),
-                (self.total, [x.sum(dim=0) for x in rows]),
-            ):
-                if kind in store:
-                    for held, value in zip(store[kind], values, strict=True):
-                        held += value
-                else:
-                    store[kind] = values
-            self.count[kind] += len(rows[0])
+            rows = {
+                layer: self.layout.select(points[layer], kind).double().flatten(0, 1)
+                for layer in sorted({layer for pair in pairs for layer in pair})
+            }
+            for layer, x in rows.items():
+                _add(self.gram[kind], layer, x.T @ x)
+                _add(self.total[kind], layer, x.sum(dim=0))
+            for first, last in pairs:
+                _add(self.cross[kind], (first, last), rows[last].T @ rows[first])
+            self.count[kind] += len(next(iter(rows.values())))
+
+    def pair(self, kind: str, first: int, last: int) -> StepMoments:
+        """Return the moments of a pair of layers."""
+        gram, total = self.gram[kind], self.total[kind]
+        cross = self.cross[kind][first, last]
+        return StepMoments(gram[first], gram[last], cross, total[first], total[last], self.count[kind])
 
     def step(self, kind: str, layer: int) -> StepMoments:
-        """Moments of the step from ``layer`` to the next."""
-        gram, total = self.gram[kind], self.total[kind]
-        return StepMoments(gram[layer], gram[layer + 1], self.cross[kind][layer], total[layer + 1], self.count[kind])
+        """Return the moments of the step from ``layer`` to the next."""
+        return self.pair(kind, layer, layer + 1)
 
     def steps(self, kind: str, start: int, end: int) -> StepMoments:
-        """Moments of all steps from layer ``start`` to ``end``, taken as samples of one map."""
+        """Sum the moments of all steps from layer ``start`` to ``end``, taken as samples of one map."""
         return reduce(add, [self.step(kind, layer) for layer in range(start, end)])
+
+
+def _add(sums: dict[Any, Tensor], key: Any, value: Tensor) -> None:
+    if key in sums:
+        sums[key] += value
+    else:
+        sums[key] = value
 
 
 @dataclass
@@ -77,8 +93,8 @@ class StepMoments:
     ----------
     before, after, cross
         Sums of x x^T, x' x'^T and x' x^T, each ``(D, D)``.
-    total_after
-        Sum of x', ``(D,)``.
+    total_before, total_after
+        Sums of x and x', each ``(D,)``.
     count
         Number of samples.
     """
@@ -86,15 +102,17 @@ class StepMoments:
     before: Tensor
     after: Tensor
     cross: Tensor
+    total_before: Tensor
     total_after: Tensor
     count: int
 
     def __add__(self, other: StepMoments) -> StepMoments:
-        """Moments of the samples of both."""
+        """Join the samples of both."""
         return StepMoments(
             self.before + other.before,
             self.after + other.after,
             self.cross + other.cross,
+            self.total_before + other.total_before,
             self.total_after + other.total_after,
             self.count + other.count,
         )

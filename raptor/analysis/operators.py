@@ -1,4 +1,4 @@
-"""Linear operators along depth: dynamic mode decomposition of each phase."""
+"""Linear operators along depth: centred dynamic mode decomposition of each phase."""
 
 from __future__ import annotations
 
@@ -9,10 +9,41 @@ from torch import Tensor
 
 from raptor.analysis.moments import StepMoments
 
+SMALLEST = 1e-10  # eigenvalue relative to the largest one: directions below are left out
+ROUNDING = 1e-13  # eigenvalue relative to the summed squares of the samples
+
+
+@dataclass
+class AffineMap:
+    """A map x -> x + B x + c.
+
+    Attributes
+    ----------
+    update
+        B, ``(D, D)``.
+    shift
+        c, ``(D,)``.
+    """
+
+    update: Tensor
+    shift: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Map rows ``(..., D)``."""
+        return x + x @ self.update.T + self.shift
+
+    def error(self, moments: StepMoments) -> float:
+        """Compute the mean of |x' - (x + B x + c)|^2 over samples, from their moments."""
+        n, B, c = moments.count, self.update, self.shift
+        total = (moments.after + moments.before - 2 * moments.cross).diagonal().sum()
+        total = total - 2 * (B * (moments.cross - moments.before)).sum() + (B @ moments.before * B).sum()
+        total = total - 2 * c @ (moments.total_after - moments.total_before - B @ moments.total_before) + n * c @ c
+        return max(0.0, float(total) / n)
+
 
 @dataclass
 class Operator:
-    """A linear map of one step of depth, A = I + P V^T: fitted in a subspace, the identity outside of it.
+    """An affine map of one step of depth, x' = x + P V^T (x - m) + b: fitted in a subspace, a shift outside of it.
 
     Attributes
     ----------
@@ -20,33 +51,37 @@ class Operator:
         Orthonormal V, ``(D, r)``.
     update
         P, ``(D, r)``.
+    centre
+        m, the mean of x, ``(D,)``.
+    shift
+        b, the mean of x' - x, ``(D,)``.
     """
 
     basis: Tensor
     update: Tensor
+    centre: Tensor
+    shift: Tensor
 
     @property
     def eigenvalues(self) -> Tensor:
-        """Eigenvalues of V^T A V, complex ``(r,)``, the largest modulus first: those of projected DMD."""
+        """Eigenvalues of I + V^T P, complex ``(r,)``, the largest modulus first: those of centred projected DMD."""
         r = self.basis.shape[1]
         reduced = torch.eye(r, dtype=self.basis.dtype, device=self.basis.device) + self.basis.T @ self.update
         values = torch.linalg.eigvals(reduced)
         return values[values.abs().argsort(descending=True)]
 
-    def apply(self, x: Tensor) -> Tensor:
-        """A x for rows ``(n, D)``."""
-        return x + (x @ self.basis) @ self.update.T
-
-    def error(self, moments: StepMoments) -> float:
-        """Mean of |x' - A x|^2 over samples, from their moments."""
-        return _mean_error(moments, self.update @ self.basis.T)
+    def affine(self) -> AffineMap:
+        """Return the map as x + B x + c."""
+        B = self.update @ self.basis.T
+        return AffineMap(B, self.shift - B @ self.centre)
 
 
 def fit_operator(moments: StepMoments, rank: int) -> Operator:
-    """Least-squares linear map x -> x' of samples, in their ``rank`` leading directions (Schmid 2010; projected DMD).
+    """Fit the affine map x -> x' of samples by least squares, in their ``rank`` leading directions.
 
-    The update x' - x is regressed on V^T x, where V holds the leading eigenvectors of the sum of x x^T. Within the
-    subspace that is dynamic mode decomposition: V^T A V = V^T C V Lambda^-1 with C the sum of x' x^T.
+    Projected dynamic mode decomposition (Schmid 2010) with an intercept (Hirsh et al. 2020, "Centering data improves
+    the dynamic mode decomposition"): the update x' - x less its mean is regressed on V^T (x - m), where V holds the
+    leading eigenvectors of the covariance of x. A pure translation is explained by the intercept alone.
 
     Parameters
     ----------
@@ -55,27 +90,29 @@ def fit_operator(moments: StepMoments, rank: int) -> Operator:
     rank
         Dimensions of the subspace; fewer where the samples span fewer.
     """
-    values, vectors = torch.linalg.eigh((moments.before + moments.before.T) / 2)
+    n = moments.count
+    centre, shift = moments.total_before / n, (moments.total_after - moments.total_before) / n
+    covariance = moments.before - torch.outer(moments.total_before, centre)
+    cross = moments.cross - torch.outer(moments.total_after, centre)
+    values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
     values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
-    kept = values > 1e-10 * values[0]
+    kept = (values > SMALLEST * values[0]) & (values > ROUNDING * moments.before.diagonal().sum())
     values, basis = values[kept], vectors[:, kept]
-    return Operator(basis, (moments.cross - moments.before) @ basis / values)
+    return Operator(basis, (cross - covariance) @ basis / values, centre, shift)
 
 
-def identity_error(moments: StepMoments) -> float:
-    """Mean of |x' - x|^2: what predicting no change leaves."""
-    return _mean_error(moments, None)
+def identity_map(like: Tensor) -> AffineMap:
+    """Return the map that predicts no change, for vectors like ``(D,)``."""
+    return AffineMap(like.new_zeros(len(like), len(like)), torch.zeros_like(like))
+
+
+def shift_map(shift: Tensor) -> AffineMap:
+    """Return the map that adds a constant ``(D,)``."""
+    return AffineMap(shift.new_zeros(len(shift), len(shift)), shift)
 
 
 def mean_error(moments: StepMoments, mean: Tensor) -> float:
-    """Mean of |x' - m|^2: what predicting a constant ``(D,)`` leaves."""
-    own = moments.total_after / moments.count
+    """Compute the mean of |x' - m|^2: what predicting a constant ``(D,)`` leaves."""
+    center = moments.total_after / moments.count
     power = float(moments.after.diagonal().sum()) / moments.count
-    return max(0.0, power - 2 * float(own @ mean) + float(mean @ mean))
-
-
-def _mean_error(moments: StepMoments, B: Tensor | None) -> float:
-    total = (moments.after + moments.before - 2 * moments.cross).diagonal().sum()
-    if B is not None:
-        total = total - 2 * (B * (moments.cross - moments.before)).sum() + (B @ moments.before * B).sum()
-    return max(0.0, float(total) / moments.count)
+    return max(0.0, power - 2 * float(center @ mean) + float(mean @ mean))

@@ -1,4 +1,4 @@
-"""Operators, kicks and Jacobians of maps whose spectrum is known."""
+"""Operators, perturbations and Jacobians of maps whose spectrum is known."""
 
 import math
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from torch import Tensor
 from raptor.analysis import jacobian
 from raptor.analysis.jacobian import jacobian_spectrum, linear_operator, on_sphere
 from raptor.analysis.moments import Moments
-from raptor.analysis.operators import fit_operator, identity_error, mean_error
-from raptor.analysis.perturbation import contraction_rate, follow, kick, random_direction
+from raptor.analysis.operators import fit_operator, identity_map, mean_error
+from raptor.analysis.perturbation import contraction_rate, follow, perturb, random_direction
 from raptor.analysis.sphere import angle, directions
 from raptor.models.block import BlockConfig, RecurrentBlock
 from raptor.models.tokens import TokenLayout
@@ -59,7 +59,7 @@ def test_operator_recovers_a_rotation() -> None:
     angles = operator.eigenvalues.angle()
     assert operator.eigenvalues.abs() == pytest.approx(torch.ones(D), abs=1e-9)
     assert sorted(angles.tolist()) == pytest.approx([-0.3, 0, 0, 0, 0, 0.3], abs=1e-6)
-    assert operator.error(steps) < 1e-10
+    assert operator.affine().error(steps) < 1e-10
 
 
 def test_operator_recovers_a_contraction_and_predicts_others() -> None:
@@ -68,10 +68,10 @@ def test_operator_recovers_a_contraction_and_predicts_others() -> None:
     assert operator.eigenvalues.real == pytest.approx(torch.tensor([1.0] + [0.8] * 5), abs=1e-9)
     held_out = trajectory(contraction(0.8), start(seed=1))
     steps = moments_of(held_out).steps("patches", 0, 5)
-    assert operator.error(steps) < 1e-12
+    assert operator.affine().error(steps) < 1e-12
     x = torch.cat([LAYOUT.select(v, "patches").flatten(0, 1) for v in held_out[:-1]])
     following = torch.cat([LAYOUT.select(v, "patches").flatten(0, 1) for v in held_out[1:]])
-    assert identity_error(steps) == pytest.approx((following - x).square().sum(1).mean().item(), rel=1e-12)
+    assert identity_map(x[0]).error(steps) == pytest.approx((following - x).square().sum(1).mean().item(), rel=1e-12)
     constant = torch.arange(D, dtype=torch.float64)
     assert mean_error(steps, constant) == pytest.approx((following - constant).square().sum(1).mean().item(), rel=1e-12)
 
@@ -82,14 +82,54 @@ def test_error_by_moments_is_that_of_the_samples() -> None:
     operator = fit_operator(steps, rank=2)  # too small to be exact
     x = torch.cat([LAYOUT.select(v, "patches").flatten(0, 1) for v in layers[:-1]])
     following = torch.cat([LAYOUT.select(v, "patches").flatten(0, 1) for v in layers[1:]])
-    direct = (following - operator.apply(x)).square().sum(1).mean().item()
-    assert operator.error(steps) == pytest.approx(direct, rel=1e-9)
+    direct = (following - operator.affine().apply(x)).square().sum(1).mean().item()
+    assert operator.affine().error(steps) == pytest.approx(direct, rel=1e-9)
     assert direct > 1e-3
-    assert direct < identity_error(steps)
+    assert direct < identity_map(x[0]).error(steps)
+
+
+def test_translation_is_explained_by_the_intercept() -> None:
+    offset = torch.linspace(-1, 2, D, dtype=torch.float64)
+    layers = [start() + layer * offset for layer in range(6)]
+    steps = moments_of(layers).steps("patches", 0, 5)
+    power = float(steps.after.diagonal().sum()) / steps.count
+    for rank in (1, 3, D):
+        operator = fit_operator(steps, rank)
+        assert operator.shift == pytest.approx(offset)
+        assert operator.eigenvalues.abs() == pytest.approx(torch.ones(rank), abs=1e-6)  # nothing but the shift
+        assert operator.affine().error(steps) < 1e-6 * power
+    held_out = moments_of([x + 1 for x in layers]).steps("patches", 0, 5)
+    assert operator.affine().error(held_out) < 1e-6 * power
+    # without an intercept, a linear map of rank 1 leaves most of it
+    x = torch.cat([LAYOUT.select(v, "patches").flatten(0, 1) for v in layers[:-1]])
+    following = x + offset
+    u = torch.linalg.eigh(x.T @ x).eigenvectors[:, -1:]
+    linear = x + (x @ u) @ torch.linalg.lstsq(x @ u, following - x).solution
+    assert (following - linear).square().sum(1).mean() > 0.1 * offset.square().sum()
+
+
+def test_samples_that_are_all_alike_have_a_shift_and_no_spectrum() -> None:
+    point = torch.linspace(0, 1, D, dtype=torch.float64).expand(3, LAYOUT.num_tokens, D)
+    operator = fit_operator(moments_of([point, 2 * point]).step("cls", 0), rank=4)
+    assert operator.eigenvalues.numel() == 0
+    assert operator.affine().apply(point[0, :1]) == pytest.approx(2 * point[0, :1])
+
+
+def test_moments_of_distant_layers_are_sums_over_tokens() -> None:
+    layers = trajectory(rotation(0.2), start(3), 4)
+    moments = Moments(LAYOUT, ["patches"], [(0, 3), (1, 4)])
+    for part in (slice(0, 2), slice(2, 3)):
+        moments.update([x[part] for x in layers])
+    x, y = (LAYOUT.select(layers[i], "patches").flatten(0, 1) for i in (1, 4))
+    found = moments.pair("patches", 1, 4)
+    assert found.cross == pytest.approx(y.T @ x)
+    assert found.after == pytest.approx(y.T @ y)
+    assert found.total_before == pytest.approx(x.sum(0))
+    assert found.count == 9
 
 
 def follow_linear(A: Tensor, size: float, layers: int = 5) -> Tensor:
-    """Angles by layer after a small kick of the fixed point of a linear map."""
+    """Angles by layer after a small perturbation of the fixed point of a linear map."""
     fixed = torch.eye(D, dtype=torch.float64)[0].expand(4, LAYOUT.num_tokens, D)
     noise = torch.stack([random_direction((LAYOUT.num_tokens, D), seed) for seed in range(4)])
 
@@ -97,25 +137,27 @@ def follow_linear(A: Tensor, size: float, layers: int = 5) -> Tensor:
         yield from trajectory(A, x, layers - layer)[1:]
 
     clean = trajectory(A, fixed, layers)
-    return follow(steps, clean, 1, kick(fixed, noise, size), LAYOUT)["patches"]
+    return follow(steps, clean, 1, perturb(fixed, noise, size), LAYOUT)["patches"]
 
 
 @pytest.mark.parametrize("rho", [0.5, 0.9, 1.1])
-def test_kicks_shrink_at_the_rate_of_a_linear_contraction(rho: float) -> None:
+def test_perturbations_shrink_at_the_rate_of_a_linear_contraction(rho: float) -> None:
     angles = follow_linear(contraction(rho), 1e-4)
     assert angles[:, 0] == pytest.approx(torch.full((4,), math.atan(1e-4)), rel=1e-9)
     assert contraction_rate(angles) == pytest.approx(torch.full((4,), rho), rel=1e-6)
 
 
-def test_rotations_neither_shrink_nor_grow_a_kick() -> None:
+def test_rotations_neither_shrink_nor_grow_a_perturbation() -> None:
     assert contraction_rate(follow_linear(rotation(0.4), 0.3)) == pytest.approx(torch.ones(4), abs=1e-9)
 
 
-def test_kick_turns_by_the_arctangent_of_its_size() -> None:
+def test_perturbation_turns_by_the_arctangent_of_its_size() -> None:
     x = start()
-    kicked = kick(x, random_direction(x.shape, 1), 0.5)
-    assert angle(directions(x), directions(kicked)) == pytest.approx(torch.full(x.shape[:2], math.atan(0.5)), abs=1e-9)
-    assert torch.equal(kick(x, x, 0.5), x)  # a push along the token itself does not turn it
+    perturbed = perturb(x, random_direction(x.shape, 1), 0.5)
+    assert angle(directions(x), directions(perturbed)) == pytest.approx(
+        torch.full(x.shape[:2], math.atan(0.5)), abs=1e-9
+    )
+    assert torch.equal(perturb(x, x, 0.5), x)  # a displacement along the token itself does not turn it
 
 
 def test_jacobian_of_linear_maps() -> None:

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from raptor.analysis.basins import ClassDirections, judge, pooled_directions
-from raptor.analysis.hypothesis import held, recurrence_error
+from raptor.analysis.basins import ClassDirections, evaluate_basins, pooled_directions
+from raptor.analysis.hypothesis import hold_phase_start, recurrence_error
 from raptor.analysis.moments import Moments, OtherEnd
 from raptor.analysis.rank import effective_rank, spectrum, stable_rank
 from raptor.analysis.sphere import angle, directions, great_circle, tangent
@@ -151,14 +151,14 @@ def test_basins_of_separate_classes_and_of_noise() -> None:
     noise = random_layers(120, 2, width=64)
     # at the last layer a strong class direction, at the first none
     pure = [x + k * 40 * torch.eye(64)[labels][:, None] for k, x in enumerate(noise)]
-    fit, judged = slice(0, 60), slice(60, 120)
+    fit, evaluated = slice(0, 60), slice(60, 120)
     means = ClassDirections(5)
     means.update(pooled_directions([x[fit] for x in pure], LAYOUT), labels[fit])
     assert means.seen.tolist() == [True, True, True, False, False]
-    assert means.chance(labels[judged]) == pytest.approx(1 / 3)
+    assert means.chance(labels[evaluated]) == pytest.approx(1 / 3)
     assert means.chance(torch.tensor([0, 0, 0, 1])) == 0.75  # always the same answer
-    points = pooled_directions([x[judged] for x in pure], LAYOUT)["patches"]
-    found = judge(points, means.compute()["patches"], labels[judged], means.seen)
+    points = pooled_directions([x[evaluated] for x in pure], LAYOUT)["patches"]
+    found = evaluate_basins(points, means.compute()["patches"], labels[evaluated], means.seen)
     assert found["own"][:, 2].mean() == found["final"][:, 2].mean() == 1
     assert 0.15 < found["own"][:, 0].mean() < 0.55  # chance is 1/3, n = 60
     assert found["class_mean"][:, 2].mean() > 0.9
@@ -170,10 +170,10 @@ def test_classes_that_are_equally_near_count_as_chance_among_them() -> None:
     point = directions(torch.randn(16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
     means = point.repeat(4, 1, 1) * (1 + torch.tensor([0.0, 1e-15, -1e-15, 0.0], dtype=torch.float64))[:, None, None]
     means[3] = 0.0
-    found = judge(point.repeat(4, 1, 1), means, labels, seen)
+    found = evaluate_basins(point.repeat(4, 1, 1), means, labels, seen)
     assert found["own"].flatten().tolist() == pytest.approx([1 / 3] * 4)
     means[2] = -point  # two are left
-    assert judge(point.repeat(4, 1, 1), means, labels, seen)["own"].flatten().tolist() == [0.5, 0.5, 0.0, 0.0]
+    assert evaluate_basins(point.repeat(4, 1, 1), means, labels, seen)["own"].flatten().tolist() == [0.5, 0.5, 0.0, 0.0]
 
 
 def test_recurrence_error() -> None:
@@ -183,5 +183,5 @@ def test_recurrence_error() -> None:
     assert found["relative"] == pytest.approx(torch.full((3, 5), 0.1), abs=1e-6)
     assert found["eps"][0, 2].item() == pytest.approx(0.1 * layers[2][0].norm().item(), rel=1e-6)
     assert found["angle_cls"].abs().max() < 1e-6
-    starts = [next(j for j, y in enumerate(layers) if y is x) for x in held(layers, [2])]
+    starts = [next(j for j, y in enumerate(layers) if y is x) for x in hold_phase_start(layers, [2])]
     assert starts == [0, 0, 0, 2, 2]

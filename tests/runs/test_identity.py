@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from raptor.cli import sweeps
 from raptor.runs.identity import differences, digest, flatten
-from raptor.runs.migration import upgrade
+from raptor.runs.migration import recorded, upgrade
 from raptor.utils.options import Choice, Key, is_options, keys, parse
 
 ROOTS: dict[str, list[list[str]]] = {
@@ -177,6 +177,23 @@ def test_former_names_of_targets_and_keys() -> None:
     assert new["surrogate"] == {"init": "mean"}
     assert new["task"]["optimizer"] == {"_target_": "raptor.training.options.AdamWOptions", "lr": 0.1}
     assert "logger" not in new
+
+
+def test_a_distance_that_was_null_is_the_cosine(tmp_path: Path) -> None:
+    """Of configurations without an identity, and of identities of version 2; of a saved matrix it stays a path."""
+    from raptor.phases import PhasesOptions
+    from raptor.utils.files import write_json
+
+    assert upgrade({"distance": None, "eps": None}) == {"distance": "cosine", "eps": None}
+    today = flatten(root("phases", []))
+    record: dict[str, Any] = {key: value for key, (value, _) in today.items()} | {"distance": None}
+    for version, value, expected in ((2, None, "cosine"), (2, "D.npy", "D.npy"), (3, "cka", "cka")):
+        values = record | {"distance": value}
+        write_json(tmp_path / "identity.json", {"version": version, "command": "phases", "values": values})
+        found = recorded(tmp_path, PhasesOptions)
+        assert found is not None
+        assert found["distance"] == expected
+        assert list(differences(today, found)) == ([] if expected == "cosine" else ["distance"])
 
 
 def test_targets_of_former_code_can_be_located() -> None:

@@ -1,4 +1,4 @@
-"""Figures of dynamics over depth: a panel for each token type, a line for each network."""
+"""Draw dynamics over depth: a panel for each token type, a line for each network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from raptor.reporting.style import legend_beside, new_figure
-from raptor.studies.dynamics.findings import Arrays
 from raptor.studies.dynamics.panels import COLOURS, colour_of, ends_of, mark_depth, plain_log, type_panels
-from raptor.studies.dynamics.summary import kicked, mean_and_interval, share_and_interval
+from raptor.studies.dynamics.rules import Arrays
+from raptor.studies.dynamics.summary import mean_and_interval, moved, share_and_interval
 
 WAYS = {"random": "-", "class": "--"}
 
@@ -28,7 +28,7 @@ def _band(ax: Axes, x: NDArray[np.float64], values: NDArray[np.float64], colour:
 def depth_curves(
     networks: Mapping[str, Arrays], key: str, label: str, *, log: bool = False, scale: float = 1.0
 ) -> Figure:
-    """A measure over depth: a panel for each token type.
+    """Draw a measure over depth: a panel for each token type.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def depth_curves(
 
 
 def basins(networks: Mapping[str, Arrays]) -> Figure:
-    """Nearest class direction on held-out images: accuracy by layer, against chance."""
+    """Draw the nearest class direction on held-out images: accuracy by layer, against chance."""
     figure, panels = type_panels(networks, "basins/final/", beside=1.6)
     colours = colour_of(list(networks))
     chance = next(float(a["basins/chance"]) for a in networks.values() if "basins/chance" in a)
@@ -91,7 +91,7 @@ def basins(networks: Mapping[str, Arrays]) -> Figure:
 
 
 def pooled_ranks(networks: Mapping[str, Arrays]) -> Figure:
-    """Rank of the updates of all images together, by step."""
+    """Draw the rank of the updates of all images together, by step."""
     figure, panels = type_panels(networks, "pooled/stable_rank/")
     colours = colour_of(list(networks))
     for kind, ax in panels.items():
@@ -113,24 +113,22 @@ def pooled_ranks(networks: Mapping[str, Arrays]) -> Figure:
     return figure
 
 
-def kicks(networks: Mapping[str, Arrays], kind: str) -> Figure:
-    """Angle to the undisturbed trajectory over that of the kick: a panel for each network, a colour for each layer."""
-    shown = {name: arrays for name, arrays in networks.items() if any(key.startswith("kicks/") for key in arrays)}
+def perturbations(networks: Mapping[str, Arrays], kind: str) -> Figure:
+    """Draw the angle to the clean trajectory over its first one: a panel for each network, a colour for each layer."""
+    shown = {name: arrays for name, arrays in networks.items() if any(key.startswith("perturbed/") for key in arrays)}
     figure, axes = new_figure(3.4 * len(shown) + 1.8, 3.0, columns=len(shown))
     for ax, (name, arrays) in zip(axes, shown.items(), strict=True):
-        keys = [key.split("/") for key in arrays if key.startswith("kicks/") and key.endswith(f"/{kind}")]
+        keys = [key.split("/") for key in arrays if key.startswith("perturbed/") and key.endswith(f"/{kind}")]
         baseline: list[NDArray[np.float64]] = []
         layers, sizes = (sorted({float(key[i]) for key in keys}) for i in (2, 3))
         for _, way, layer, size, _ in keys:
-            angles = kicked(arrays, f"kicks/{way}/{layer}/{size}/{kind}")
+            angles = moved(arrays, f"perturbed/{way}/{layer}/{size}/{kind}")
             if not len(angles):
                 continue
             colour = COLOURS[layers.index(float(layer)) % len(COLOURS)]
             if way == "random":
-                carried = kicked(arrays, f"carried/{way}/{layer}/{size}/{kind}")
-                baseline.append(
-                    np.pad((carried / carried[:, :1]).mean(axis=0), (int(layer), 0), constant_values=np.nan)
-                )
+                offset = moved(arrays, f"constant_offset/{way}/{layer}/{size}/{kind}")
+                baseline.append(np.pad((offset / offset[:, :1]).mean(axis=0), (int(layer), 0), constant_values=np.nan))
             width = 0.6 + 1.4 * sizes.index(float(size)) / max(1, len(sizes) - 1)
             x = range(int(layer), int(layer) + angles.shape[1])
             mean, ci95 = mean_and_interval(angles / angles[:, :1])
@@ -145,19 +143,35 @@ def kicks(networks: Mapping[str, Arrays], kind: str) -> Figure:
     for ax in axes:
         ax.set_ylim(low, high)
         plain_log(ax)
-    axes[0].set_ylabel(f"{kind}: angle to the clean\ntrajectory over that of the kick")
+    axes[0].set_ylabel(f"{kind}: angle to the clean\ntrajectory over the first one")
     styles: dict[str, dict[str, Any]] = {
-        f"kick at layer {layer:.0f}": {"color": COLOURS[i % len(COLOURS)], "lw": 1.5} for i, layer in enumerate(layers)
+        f"perturbed layer {layer:.0f}": {"color": COLOURS[i % len(COLOURS)], "lw": 1.5}
+        for i, layer in enumerate(layers)
     }
     styles |= {"random direction": {}, "toward another class": {"ls": WAYS["class"]}}
-    styles |= {"random, carried along unchanged": {"lw": 0.8, "ls": ":"}}
+    styles |= {"random, constant offset": {"lw": 0.8, "ls": ":"}}
     styles |= {f"thin to thick: size {', '.join(f'{size:g}' for size in sizes)}": {"color": "none"}}
     legend_beside(axes[-1], styles)
     return figure
 
 
+def rollouts(networks: Mapping[str, Arrays]) -> Figure:
+    """Draw how well the surrogate that operators make follows its network, beside layer 0 unchanged."""
+    figure, panels = type_panels(networks, "rollout/linear/")
+    colours = colour_of(list(networks))
+    for kind, ax in panels.items():
+        for name, arrays in networks.items():
+            if (values := arrays.get(f"rollout/linear/{kind}")) is not None:
+                _band(ax, np.arange(values.shape[1], dtype=float), values, colours[name], name)
+                ax.plot(arrays[f"rollout/identity/{kind}"].mean(axis=0), color=colours[name], lw=1, ls="--")
+    first, last = ends_of(panels)
+    first.set_ylabel("cosine to the network's layer")
+    legend_beside(last, {"operators": {}, "layer 0 unchanged": {"ls": "--"}})
+    return figure
+
+
 def hypothesis(networks: Mapping[str, Arrays]) -> Figure:
-    """Measured error of surrogates, relative to the teacher's layer, against holding the start of each phase."""
+    """Draw the error of surrogates, relative to the teacher's layer, against holding the start of each phase."""
     shown = {name: arrays for name, arrays in networks.items() if "hypothesis/surrogate/relative" in arrays}
     measures = [
         ("relative", "relative error |f - s| / |f|"),
@@ -172,7 +186,7 @@ def hypothesis(networks: Mapping[str, Arrays]) -> Figure:
         for name, arrays in shown.items():
             values = scale * arrays[f"hypothesis/surrogate/{measure}"]
             _band(ax, np.arange(values.shape[1]), values, colours[name], name)
-            baseline = scale * arrays[f"hypothesis/held/{measure}"].mean(axis=0)
+            baseline = scale * arrays[f"hypothesis/hold_phase_start/{measure}"].mean(axis=0)
             ax.plot(baseline, color=colours[name], lw=1, ls="--")
         mark_depth(ax, shown, "all tokens" if measure == "relative" else "")
         ax.set_ylabel(label)

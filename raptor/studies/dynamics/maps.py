@@ -1,4 +1,4 @@
-"""Figures of dynamics that are not curves over depth: projections, spectra, errors of operators."""
+"""Draw dynamics otherwise than as curves over depth: projections, spectra, errors of operators."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from matplotlib.patches import Circle
 
 from raptor.analysis.projection import along_great_circle, principal_components
 from raptor.reporting.style import NEUTRAL, legend_beside, new_figure
-from raptor.studies.dynamics.findings import Arrays
 from raptor.studies.dynamics.panels import colour_of, ends_of, plain_log, type_panels
+from raptor.studies.dynamics.rules import Arrays
 
 SHOWN_CLASSES = 10
-PREDICTIONS = {"linear": "linear operator", "identity": "no change", "mean": "constant mean"}
+PREDICTIONS = {"linear": "operator", "shift": "mean shift", "identity": "no change", "mean": "constant mean"}
 
 
 def projections(networks: Mapping[str, Arrays], kind: str) -> Figure:
-    """Trajectories in their two leading principal components: coloured by depth above, by class below.
+    """Draw trajectories in their two leading principal components: coloured by depth above, by class below.
 
     Rings lie on the mean trajectory at the last layer of each phase but the last.
     """
@@ -64,7 +64,7 @@ def projections(networks: Mapping[str, Arrays], kind: str) -> Figure:
 
 
 def great_circles(networks: Mapping[str, Arrays]) -> Figure:
-    """How far trajectories have come along the great circle from start to end, and how far off it they are."""
+    """Draw how far trajectories have come along the great circle from start to end, and how far off it they are."""
     figure, panels = type_panels(networks, "shown/")
     colours = colour_of(list(networks))
     for kind, ax in panels.items():
@@ -80,20 +80,20 @@ def great_circles(networks: Mapping[str, Arrays]) -> Figure:
 
 
 def phases_of_operators(arrays: Arrays) -> list[str]:
-    """Phases that operators were fitted for, in order of depth."""
+    """List the phases that operators were fitted for, in order of depth."""
     found = {key.split("/")[1] for key in arrays if key.startswith("operators/")}
     return sorted(found, key=lambda phase: int(phase.split("-")[0]))
 
 
 def fitted_kinds(networks: Mapping[str, Arrays]) -> list[str]:
-    """Token types that operators were fitted for."""
+    """List the token types that operators were fitted for."""
     return list(
         dict.fromkeys(key.split("/")[2] for a in networks.values() for key in a if key.startswith("operators/"))
     )
 
 
 def operator_spectra(networks: Mapping[str, Arrays], kind: str) -> Figure:
-    """Eigenvalues of the linear operator of each phase in the complex plane."""
+    """Draw the eigenvalues of the linear operator of each phase in the complex plane."""
     count = max(len(phases_of_operators(arrays)) for arrays in networks.values())
     figure, axes = new_figure(2.9 * count + 1.0, 3.0, columns=count)
     colours = colour_of(list(networks))
@@ -114,7 +114,7 @@ def operator_spectra(networks: Mapping[str, Arrays], kind: str) -> Figure:
 
 
 def operator_errors(networks: Mapping[str, Arrays]) -> Figure:
-    """Held-out error of one step predicted by the operator, by no change and by a constant: bars by phase."""
+    """Draw the held-out error of one step predicted by the operator and by baselines: bars by phase."""
     kinds = fitted_kinds(networks)
     count = max(len(phases_of_operators(arrays)) for arrays in networks.values())
     figure, axes = new_figure(3.4 * len(kinds) + 1.6, 2.9, columns=len(kinds))
@@ -123,7 +123,7 @@ def operator_errors(networks: Mapping[str, Arrays]) -> Figure:
     for ax, kind in zip(axes, kinds, strict=True):
         for i, (name, arrays) in enumerate(networks.items()):
             phases = phases_of_operators(arrays)
-            for j, (prediction, alpha) in enumerate(zip(PREDICTIONS, (1.0, 0.55, 0.25), strict=True)):
+            for j, (prediction, alpha) in enumerate(zip(PREDICTIONS, (1.0, 0.7, 0.45, 0.2), strict=True)):
                 heights = [float(arrays[f"operators/{phase}/{kind}/{prediction}_error"]) for phase in phases]
                 x = np.arange(len(phases)) + (i * len(PREDICTIONS) + j + 0.5) * width - 0.4
                 ax.bar(x, heights, width, color=colours[name], alpha=alpha, label=f"{name}: {PREDICTIONS[prediction]}")
@@ -135,7 +135,7 @@ def operator_errors(networks: Mapping[str, Arrays]) -> Figure:
 
 
 def jacobians(networks: Mapping[str, Arrays]) -> Figure:
-    """Largest singular values and eigenvalues of the Jacobian of the last step of each phase; dots are images."""
+    """Draw the largest singular values and eigenvalues of the Jacobian of the last step of each phase."""
     layers = sorted({int(key.split("/")[1]) for a in networks.values() for key in a if key.startswith("jacobian/")})
     panels = {"": "tokens", "angular_": "directions"}
     figure, axes = new_figure(3.6 * len(panels) + 1.4, 3.0, columns=len(panels))

@@ -1,11 +1,10 @@
-"""Measuring the dynamics of one network: a single pass over images, then kicks and Jacobians on a few of them."""
+"""Measure the dynamics of one network: two passes over images, then perturbations and Jacobians on a few."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,13 +14,11 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from raptor.analysis.basins import ClassDirections, judge, pooled_directions
-from raptor.analysis.hypothesis import held, recurrence_error
+from raptor.analysis.basins import ClassDirections, evaluate_basins, pooled_directions
+from raptor.analysis.hypothesis import hold_phase_start, recurrence_error
 from raptor.analysis.jacobian import jacobian_spectrum
 from raptor.analysis.layer_distance import LayerDistance
 from raptor.analysis.moments import Moments, OtherEnd
-from raptor.analysis.operators import fit_operator, identity_error, mean_error
-from raptor.analysis.perturbation import carried, follow, kick, random_direction
 from raptor.analysis.rank import effective_rank, stable_rank
 from raptor.analysis.sphere import directions
 from raptor.analysis.trajectories import image_curves
@@ -30,25 +27,25 @@ from raptor.models.surrogate import Surrogate
 from raptor.partition.maxcut import solve
 from raptor.partition.phases import phases_of
 from raptor.studies.dynamics.batches import ImageBatches
+from raptor.studies.dynamics.operators import PhaseOperators
 from raptor.studies.dynamics.options import MeasureOptions
-from raptor.utils.seeding import derive_seed
+from raptor.studies.dynamics.perturbations import Perturbations
 
 Arrays = dict[str, NDArray[Any]]
 log = logging.getLogger(__name__)
-EQUAL = 1e-9
-LAYERS_SHARE = 0.7  # of the time, roughly; kicks and Jacobians take the rest
+LAYERS_SHARE = 0.5  # of the time, roughly; the second pass, perturbations and Jacobians take the rest
 
 
 def layers_of(model: Backbone, images: Tensor) -> list[Tensor]:
-    """Layers 0..L of normalised images, each ``(B, N, D)``."""
+    """Compute layers 0..L of normalised images, each ``(B, N, D)``."""
     x = model.embed(images)
     return [x, *model.steps(x)]
 
 
 class Pass:
-    """Everything that one pass over the images sums up or keeps.
+    """Everything that the first pass over the images sums up or keeps.
 
-    The first half of the images gives class directions and linear operators, the second half judges them.
+    The first half of the images gives class directions and linear operators, the second half evaluates them.
 
     Parameters
     ----------
@@ -66,7 +63,7 @@ class Pass:
         self.layout, self.options, self.half = model.layout, options, count // 2
         self.distance = LayerDistance(self.layout, options.tokens)
         self.other_end = OtherEnd(self.layout)
-        self.fitted, self.judged = (Moments(self.layout, options.operators.tokens) for _ in range(2))
+        self.fitted, self.evaluated = (Moments(self.layout, options.operators.tokens) for _ in range(2))
         self.classes = ClassDirections(num_classes) if num_classes else None
         self._parts: dict[str, list[Tensor]] = {}
 
@@ -76,7 +73,7 @@ class Pass:
 
     def update(self, positions: Sequence[int], layers: Sequence[Tensor], labels: Tensor | None) -> None:
         """Add a batch: positions, layers 0..L, and labels or None."""
-        self.distance.update(torch.stack(list(layers[1:]), dim=1))
+        self.distance.update(layers[1:])
         for measure, by_kind in image_curves(layers, self.layout, self.options.ranks).items():
             for kind, values in by_kind.items():
                 self.keep(f"curves/{measure}/{kind}", values)
@@ -84,7 +81,7 @@ class Pass:
         self.other_end.update(points)
         fit = sum(i < self.half for i in positions)  # positions grow
         self.fitted.update([u[:fit] for u in points])
-        self.judged.update([u[fit:] for u in points])
+        self.evaluated.update([u[fit:] for u in points])
         pooled = pooled_directions(layers, self.layout)
         shown = sum(i < self.options.shown for i in positions)
         for kind, u in pooled.items():
@@ -96,9 +93,9 @@ class Pass:
         if fit < len(labels):
             means = self.classes.compute()
             known = self.classes.seen[labels[fit:]]
-            self.keep("judged_labels", labels[fit:][known])
+            self.keep("evaluated_labels", labels[fit:][known])
             for kind, u in pooled.items():
-                for name, values in judge(u[fit:], means[kind], labels[fit:], self.classes.seen).items():
+                for name, values in evaluate_basins(u[fit:], means[kind], labels[fit:], self.classes.seen).items():
                     self.keep(f"basins/{name}/{kind}", values[known])
 
     def arrays(self) -> Arrays:
@@ -106,29 +103,14 @@ class Pass:
         found = {key: torch.cat(parts).numpy() for key, parts in self._parts.items()}
         found |= {f"other_end/{kind}": curve.numpy() for kind, curve in self.other_end.compute().items()}
         found["distance"] = self.distance.compute()
-        if self.classes is not None and "judged_labels" in found:
-            chance = self.classes.chance(torch.from_numpy(found.pop("judged_labels")))
+        if self.classes is not None and "evaluated_labels" in found:
+            chance = self.classes.chance(torch.from_numpy(found.pop("evaluated_labels")))
             found |= {"basins/chance": np.array(chance), "basins/classes": np.array(int(self.classes.seen.sum()))}
         for kind in self.options.operators.tokens:
-            steps = range(len(self.fitted.cross[kind]))
-            powers = [(self.fitted.step(kind, s) + self.judged.step(kind, s)).update_powers for s in steps]
+            steps = range(len(found["distance"]))
+            powers = [(self.fitted.step(kind, s) + self.evaluated.step(kind, s)).update_powers for s in steps]
             for name, rank in (("stable_rank", stable_rank), ("effective_rank", effective_rank)):
                 found[f"pooled/{name}/{kind}"] = np.array([float(rank(p)) for p in powers])
-        return found
-
-    def operators(self, boundaries: Sequence[int]) -> Arrays:
-        """Spectrum and held-out errors of the linear operator of each phase."""
-        found: Arrays = {}
-        L = self.distance.compute().shape[0]
-        for kind in self.options.operators.tokens:
-            for phase in phases_of(boundaries, L):
-                fit, held_out = (m.steps(kind, *phase) for m in (self.fitted, self.judged))
-                operator = fit_operator(fit, self.options.operators.rank)
-                key = f"operators/{phase}/{kind}"
-                found[f"{key}/eigenvalues"] = operator.eigenvalues.cpu().numpy()
-                constant = mean_error(held_out, fit.total_after / fit.count)
-                errors = {"linear": operator.error(held_out), "identity": identity_error(held_out), "mean": constant}
-                found |= {f"{key}/{name}_error": np.array(error) for name, error in errors.items()}
         return found
 
 
@@ -143,7 +125,7 @@ class Dynamics:
         What to measure on.
     options
         What to measure.
-    said
+    on_progress
         Called now and then with the share of the work that is done, 0..1.
     """
 
@@ -152,9 +134,9 @@ class Dynamics:
         model: Backbone,
         images: ImageBatches,
         options: MeasureOptions,
-        said: Callable[[float], None] = lambda share: None,
+        on_progress: Callable[[float], None] = lambda share: None,
     ) -> None:
-        self.model, self.images, self.options, self.said = model, images, options, said
+        self.model, self.images, self.options, self.on_progress = model, images, options, on_progress
         self.sums = Pass(model, len(images), images.num_classes, options)
 
     @torch.no_grad()
@@ -182,78 +164,57 @@ class Dynamics:
             self.sums.update(positions, layers, labels)
             if teacher is not None:
                 self._compare(layers_of(teacher, images), layers)
-            self.said(LAYERS_SHARE * (positions[-1] + 1) / count)
+            self.on_progress(LAYERS_SHARE * (positions[-1] + 1) / count)
         found = self.sums.arrays()
         if boundaries is None:
             boundaries = solve(found["distance"], self.options.k)
         if isinstance(self.model, Surrogate):  # its tied blocks
             boundaries = self.model.boundaries
         found["boundaries"] = np.array(boundaries, dtype=np.int64)
-        found |= self.sums.operators(boundaries)
         done = [begin, time.monotonic()]
-        for measures in (partial(self._kicks, name), partial(self._jacobians, name, boundaries)):
-            found |= measures()
+        for measures in (self._operators, self._perturbations, self._jacobians):
+            found |= measures(name, boundaries)
             done.append(time.monotonic())
-        self.said(1.0)
+        self.on_progress(1.0)
         seconds = [later - earlier for earlier, later in pairwise(done)]
-        log.info("%s: layers %.0f s, kicks %.0f s, Jacobians %.0f s", name, *seconds)
+        log.info("%s: layers %.0f s, operators %.0f s, perturbations %.0f s, Jacobians %.0f s", name, *seconds)
         return found
 
     def _compare(self, theirs: Sequence[Tensor], ours: Sequence[Tensor]) -> None:
         cuts = self.model.boundaries if isinstance(self.model, Surrogate) else []
-        for stand_in, layers in (("surrogate", ours), ("held", held(theirs, cuts))):
+        for stand_in, layers in (("surrogate", ours), ("hold_phase_start", hold_phase_start(theirs, cuts))):
             for measure, values in recurrence_error(theirs, layers, self.model.layout).items():
                 self.sums.keep(f"hypothesis/{stand_in}/{measure}", values)
 
-    def _kicks(self, name: str) -> Arrays:
-        """Angles after kicks in a random direction and toward another class, on images of the second half."""
-        options, L, layout = self.options.perturbation, self.model.num_layers, self.model.layout
-        chosen = range(self.sums.half, min(len(self.images), self.sums.half + options.images))
-        kicked_layers = options.layers if options.layers is not None else sorted({0, L // 4, L // 2, 3 * L // 4})
-        means = self.sums.classes.compute() if self.sums.classes is not None else {}
-        found: dict[str, list[Tensor]] = {}
-        batches = self.images.batches(chosen)
-        for positions, images, labels in track(
-            batches, f"{name}: kicks", self.images.number(len(chosen)), transient=True
-        ):
-            layers = layers_of(self.model, images)
-            for start in kicked_layers:
-                x = layers[start]
-                towards = {"random": self._random(positions, start, x)}
-                if labels is not None and means and int(self.sums.classes.seen.sum()) > 1:  # type: ignore[union-attr]
-                    towards["class"] = self._other_class(positions, labels, means, start, x)
-                for way, direction in towards.items():
-                    for size in options.sizes:
-                        kicked = kick(x, direction, size)
-                        for what, steps in (("kicks", self.model.steps), ("carried", carried(layers, kicked - x))):
-                            for kind, angles in follow(steps, layers, start, kicked, layout).items():
-                                found.setdefault(f"{what}/{way}/{start}/{size}/{kind}", []).append(angles)
-        return {key: torch.cat(parts).numpy() for key, parts in found.items()}
+    def _operators(self, name: str, boundaries: Sequence[int]) -> Arrays:
+        """Operators of the phases: a second pass, now that the phases are known."""
+        options = self.options.operators
+        operators = PhaseOperators(
+            self.model,
+            self.sums.fitted,
+            self.sums.evaluated,
+            boundaries,
+            options,
+            classifies=0 < self.images.num_classes == self.model.num_classes,
+        )
+        found = operators.one_step()
+        if not options.tokens:
+            return found
+        count = len(self.images)
+        passes = self.images.batches(range(count))
+        for positions, images, _ in track(passes, f"{name}: operators", self.images.number(count), transient=True):
+            operators.update(positions, layers_of(self.model, images), self.sums.half)
+        return found | operators.arrays()
 
-    def _random(self, positions: Sequence[int], start: int, x: Tensor) -> Tensor:
-        seeds = [derive_seed(self.options.seed, "kick", i, start) for i in positions]
-        return torch.stack([random_direction(x.shape[1:], seed) for seed in seeds]).to(x.device)
-
-    def _other_class(
-        self, positions: Sequence[int], labels: Tensor, means: dict[str, Tensor], start: int, x: Tensor
-    ) -> Tensor:
-        """From the direction of an image's own class to that of another at that layer, by token type: ``(B, N, D)``.
-
-        Zero where the two are equal, as for the class token at layer 0, or where its own class has no direction.
-        """
-        assert self.sums.classes is not None
-        seen = self.sums.classes.seen.nonzero()[:, 0].tolist()
-        targets = []
-        for i, label in zip(positions, labels.tolist(), strict=True):
-            others = [c for c in seen if c != label]
-            targets.append(others[derive_seed(self.options.seed, "class", i) % len(others)])
-        towards = torch.zeros_like(x, dtype=torch.float64)
-        for kind in self.model.layout.types:
-            own = means[kind][labels, start]
-            gap = means[kind][torch.tensor(targets), start] - own
-            nowhere = (gap.norm(dim=-1) < EQUAL) | (own.norm(dim=-1) < EQUAL)
-            towards[:, self.model.layout.slice(kind)] = gap.masked_fill(nowhere[:, None], 0.0)[:, None].to(x.device)
-        return towards
+    def _perturbations(self, name: str, boundaries: Sequence[int]) -> Arrays:
+        """Angles after perturbations, on images of the second half."""
+        chosen = range(self.sums.half, min(len(self.images), self.sums.half + self.options.perturbation.images))
+        perturbations = Perturbations(self.model, self.sums.classes, self.options)
+        passes = self.images.batches(chosen)
+        number = self.images.number(len(chosen))
+        for positions, images, labels in track(passes, f"{name}: perturbations", number, transient=True):
+            perturbations.update(positions, layers_of(self.model, images), labels)
+        return perturbations.arrays()
 
     def _jacobians(self, name: str, boundaries: Sequence[int]) -> Arrays:
         """Spectra at the last step of each phase, on images of the second half."""

@@ -19,8 +19,11 @@ class OperatorOptions:
     """Dynamic mode decomposition by phase."""
 
     rank: int = option("Dimensions of the subspace", default=64, ge=1)
+    horizon: int | None = option(
+        "Steps that an operator is applied for, at most; null goes to the end of its phase", default=None, ge=1
+    )
     tokens: list[TokenType] = option(
-        "Token types; each takes memory for 2 (2L + 1) D x D matrices", default=["cls", "patches"]
+        "Token types; each takes memory for 2 (2L + 1) and more D x D matrices", default=["cls", "patches"]
     )
 
 

@@ -1,4 +1,4 @@
-"""The page of a run of ``raptor.dynamics``: findings, rates, figures."""
+"""Write the page of a run of ``raptor.dynamics``: findings, controls, rates, figures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from raptor.partition.phases import phases_of
@@ -18,15 +19,25 @@ from raptor.reporting.table import Table
 from raptor.runs.provenance import versions
 from raptor.studies.dynamics import curves as plots
 from raptor.studies.dynamics import maps
-from raptor.studies.dynamics.findings import Arrays, judge_findings
+from raptor.studies.dynamics.controls import control_verdicts
+from raptor.studies.dynamics.findings import evaluate_findings
 from raptor.studies.dynamics.panels import kinds_of
-from raptor.studies.dynamics.summary import errors_table, findings_table, jumps_table, rates_table, summary
+from raptor.studies.dynamics.rules import Arrays
+from raptor.studies.dynamics.summary import (
+    errors_table,
+    findings_table,
+    jumps_table,
+    multistep_table,
+    rates_table,
+    rollout_table,
+    summary,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write tables, figures and ``report.html``; returns findings and numbers as plain data.
+    """Write tables, figures and ``report.html``; return findings and numbers as plain data.
 
     Parameters
     ----------
@@ -38,15 +49,18 @@ def write_dynamics(output: Path, networks: Mapping[str, Arrays], about: Mapping[
         What was measured: ``teacher``, ``weights``, ``trained``, ``data``, ``split``, ``images``, ``tokens`` of the
         distance, and whether the phases were ``given``.
     """
-    findings = judge_findings(networks, given=about["given"])
+    findings = evaluate_findings(networks, given=about["given"])
     source = f"{about['teacher']}, {about['images']} images of {about['data']} ({about['split']})"
     frames = {
         "findings": ("Findings", findings_table(findings)),
+        "controls": ("Controls of the rules", pd.DataFrame(control_verdicts())),
         "errors": ("Error of the surrogates", errors_table(networks)),
-        "jumps": ("Speed jumps at phase boundaries", jumps_table(networks, about["given"])),
-        "contraction": ("Contraction of kicks", rates_table(networks)),
+        "jumps": ("Speed jumps at phase boundaries", jumps_table(networks, given=about["given"])),
+        "contraction": ("Contraction of perturbations", rates_table(networks)),
+        "multistep": ("Linear operators over several steps", multistep_table(networks)),
+        "rollout": ("The surrogate of operators", rollout_table(networks)),
     }
-    counts = {"kicked": _count(networks, "kicks/"), "judged": _count(networks, "basins/")}
+    counts = {"perturbed": _count(networks, "perturbed/"), "evaluated": _count(networks, "basins/")}
     values = {"source": source, "untrained": "untrained" in networks, **counts}
     tables = [
         Table(name, title, frame, caption(name, TEMPLATES, **values))
@@ -73,16 +87,16 @@ CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {  # measure: title, label 
 
 
 def _count(networks: Mapping[str, Arrays], prefix: str) -> int:
-    """How many images arrays that begin so are of; 0 where there are none."""
+    """Count the images of the arrays that begin so; 0 where there are none."""
     first = next(iter(networks.values()))
     return next((len(v) for key, v in first.items() if key.startswith(prefix) and v.ndim == 2), 0)
 
 
 def _figures(networks: Mapping[str, Arrays], source: str, about: Mapping[str, Any]) -> list[Picture]:
     first = next(iter(networks.values()))
-    n, judged = len(first["curves/norm/patches"]), _count(networks, "basins/")
-    kicked, at, shown = _count(networks, "kicks/"), _count(networks, "jacobian/"), len(first["shown/patches"])
-    classes = int(first["basins/classes"]) if judged else 0
+    n, evaluated = len(first["curves/norm/patches"]), _count(networks, "basins/")
+    perturbed, at, shown = _count(networks, "perturbed/"), _count(networks, "jacobian/"), len(first["shown/patches"])
+    classes = int(first["basins/classes"]) if evaluated else 0
     figures: list[Picture] = []
 
     def add(name: str, title: str, figure: Figure, count: int = n, text: str = "", **values: Any) -> None:
@@ -94,16 +108,19 @@ def _figures(networks: Mapping[str, Arrays], source: str, about: Mapping[str, An
                 measure=measure)  # fmt: skip
     if maps.fitted_kinds(networks):
         add("pooled_rank", "Rank of the updates of all images", plots.pooled_ranks(networks))
-    if judged:
+    if evaluated:
         figure = plots.basins(networks)
-        add("basins", "Class-dependent angular basins", figure, judged, classes=classes, fitted=n // 2)
-    for kind in kinds_of(networks, "kicks/random/"):
-        add(f"kicks_{kind}", f"Kicks and self-correction: {kind}", plots.kicks(networks, kind), kicked, text="kicks")
+        add("basins", "Class-dependent angular basins", figure, evaluated, classes=classes, fitted=n // 2)
+    for kind in kinds_of(networks, "perturbed/random/"):
+        title, figure = f"Perturbations and self-correction: {kind}", plots.perturbations(networks, kind)
+        add(f"perturbations_{kind}", title, figure, perturbed, text="perturbations")
     for kind in maps.fitted_kinds(networks):
         title = f"Linear operators: eigenvalues, {kind}"
         add(f"spectra_{kind}", title, maps.operator_spectra(networks, kind), text="spectra")
     if maps.fitted_kinds(networks):
         add("operator_errors", "Linear operators: error", maps.operator_errors(networks))
+    if rolled := _count(networks, "rollout/"):
+        add("rollouts", "The surrogate of operators", plots.rollouts(networks), rolled)
     if at:
         add("jacobians", "Jacobian of the last step of each phase", maps.jacobians(networks), at)
     if any("hypothesis/surrogate/relative" in arrays for arrays in networks.values()):

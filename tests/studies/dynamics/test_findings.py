@@ -1,11 +1,12 @@
-"""Verdicts on findings and intervals, on curves that are known."""
+"""Verdicts on findings, their controls, and intervals, on curves that are known."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from raptor.studies.dynamics.findings import judge_findings
+from raptor.studies.dynamics.controls import control_verdicts
+from raptor.studies.dynamics.findings import FINDINGS, evaluate_findings
 from raptor.studies.dynamics.summary import jumps_table, share_and_interval
 
 
@@ -20,83 +21,102 @@ def arrays_of(gamma: np.ndarray, speed: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def test_verdicts_on_curves_that_are_known() -> None:
-    layers = np.linspace(-6, 6, 13)
-    noise = np.random.default_rng(0).normal(scale=0.01, size=(50, 13))
-    s_curve = 1 / (1 + np.exp(-1.5 * layers)) + noise
-    straight = np.linspace(0, 1, 13) + noise
-    concave = np.sqrt(np.linspace(0, 1, 13)) + noise
-    jumps = np.full((50, 12), 0.1) + 0.2 * (np.arange(12) == 4) + noise[:, 1:]
-    flat = np.full((50, 12), 0.1) + noise[:, 1:]
+def verdicts(arrays: dict[str, np.ndarray], control: dict[str, np.ndarray] | None = None) -> dict[str, str]:
+    """Verdicts by the beginning of the finding's title."""
+    networks = {"teacher": arrays, **({"untrained": control} if control is not None else {})}
+    return {row["finding"].partition(":")[0]: row["verdict"] for row in evaluate_findings(networks)}
 
-    def verdict(teacher: dict[str, np.ndarray], untrained: dict[str, np.ndarray], title: str) -> str:
-        found = judge_findings({"teacher": teacher, "untrained": untrained})
-        return next(row["verdict"] for row in found if row["finding"].startswith(title))
+
+def test_every_finding_shows_on_its_positive_control_and_on_no_negative_one() -> None:
+    rows = control_verdicts()
+    assert [(row["finding"], row["tokens"]) for row in rows] == [(f.title, f.tokens) for f in FINDINGS]
+    for row in rows:
+        assert row["converging"] == "shows", row
+        assert row["diverging"].startswith(("does not show", "open")), row
+
+
+def test_findings_of_the_published_distances() -> None:
+    """Its gamma stays below 0.25 up to layer 11 and reaches 1 in the last step: one bend, not two."""
+    published = {row["finding"].partition(":")[0]: row["published"] for row in control_verdicts() if row["published"]}
+    assert published == {
+        "Convergence starts slowly": "shows",
+        "Convergence levels off": "does not show",
+        "Speed jumps at phase boundaries": "open (p = 0.20 among other partitions)",
+    }
+
+
+def test_verdicts_on_curves_that_are_known() -> None:
+    layers = np.linspace(-6, 6, 25)
+    noise = np.random.default_rng(0).normal(scale=0.01, size=(50, 25))
+    s_curve = 1 / (1 + np.exp(-1.5 * layers)) + noise
+    straight = np.linspace(0, 1, 25) + noise
+    concave = np.sqrt(np.linspace(0, 1, 25)) + noise
+    jumps = np.full((50, 24), 0.1) + 0.2 * (np.arange(24) == 4) + noise[:, 1:]
+    flat = np.full((50, 24), 0.1) + noise[:, 1:]
 
     known, control = arrays_of(s_curve, jumps), arrays_of(concave, flat)
-    assert verdict(known, control, "Directions converge") == "shows"
-    assert verdict(known, control, "Speed jumps") == "shows"
-    assert verdict(control, known, "Directions converge") == "does not show"
-    assert verdict(known, known, "Directions converge") == "shows, as without training"
-    assert verdict(arrays_of(straight, flat), control, "Directions converge") in ("open", "does not show")
+    assert set(verdicts(known, control).values()) == {"shows"}
+    assert verdicts(control, known)["Convergence starts slowly"] == "does not show"
+    assert verdicts(arrays_of(1 - concave[:, ::-1], flat))["Convergence levels off"] == "does not show"
+    assert verdicts(known, known)["Convergence levels off"] == "shows, as without training"
+    for verdict in verdicts(arrays_of(straight, flat), control).values():
+        assert verdict.startswith(("open", "does not show"))
 
 
 @pytest.mark.parametrize("layers", [4, 8, 10, 12, 16, 40])
 def test_a_straight_rise_is_no_s_curve_at_any_depth(layers: int) -> None:
     straight = np.broadcast_to(np.linspace(0, 1, layers + 1), (20, layers + 1))
     arrays = {"curves/convergence/cls": straight, "boundaries": np.array([2])}
-    (row,) = judge_findings({"teacher": arrays})
-    assert row["values"]["teacher"]["mean"] == pytest.approx(0, abs=1e-9)
-    assert row["verdict"] in ("open", "does not show")
+    for row in evaluate_findings({"teacher": arrays}):
+        assert row["values"]["teacher"]["mean"] == pytest.approx(0, abs=1e-9)
+        assert row["verdict"] in ("open", "does not show")
 
 
-def test_the_larger_of_two_noises_is_no_rise() -> None:
-    """Thirds rise by 0.3, 0.4 and 0.3 in the mean, and by 0.1 more or less in each image: still an S-curve."""
+def test_thirds_of_an_s_curve_by_hand() -> None:
+    """Thirds rise by 0.3, 0.5 and 0.2 in the mean, and by 0.1 more or less in each image."""
     other = 0.1 * np.sign(np.random.default_rng(0).normal(size=400))
-    gamma = np.stack([0 * other, 0.3 + other, 0.7 + other, 1 + 0 * other], axis=1)
-    (row,) = judge_findings({"teacher": {"curves/convergence/cls": gamma, "boundaries": np.array([2])}})
-    assert row["values"]["teacher"]["mean"] == pytest.approx(0.1, abs=0.01)
-    assert row["verdict"] == "shows"
+    gamma = np.stack([0 * other, 0.3 + other, 0.8 + other, 1 + 0 * other], axis=1)
+    first, last = evaluate_findings({"teacher": {"curves/convergence/cls": gamma, "boundaries": np.array([2])}})
+    assert first["values"]["teacher"]["mean"] == pytest.approx(1 / 3 - 0.3 - other.mean())
+    assert last["values"]["teacher"]["mean"] == pytest.approx(1 / 3 - 0.2 + other.mean())
+    assert last["verdict"] == "shows"
 
 
 def test_basins_of_the_last_layer_alone_are_told_from_basins_on_the_way() -> None:
     """Of ten images all are right at layer 4, at layer 3 as many as by chance."""
     right = np.tile([0.2, 0.2, 0.2, 0.2, 1.0], (10, 1))
     arrays = {"basins/final/cls": right, "basins/chance": np.array(0.2), "boundaries": np.array([2])}
-    end, before = judge_findings({"teacher": arrays})
+    end, before = evaluate_findings({"teacher": arrays})
     assert (end["values"]["teacher"]["mean"], end["verdict"]) == (pytest.approx(0.8), "shows")
     assert (before["values"]["teacher"]["mean"], before["verdict"]) == (pytest.approx(0.0), "open")
 
 
 @pytest.mark.parametrize("way", ["random", "class"])
-def test_kicks_that_only_lose_angle_as_norms_grow_correct_nothing(way: str) -> None:
+def test_shrinking_and_correction_are_told_apart(way: str) -> None:
     angles = np.tile([0.01, 0.005], (10, 1)) * np.random.default_rng(0).uniform(0.9, 1.1, size=(10, 1))
     still = np.zeros_like(angles)
 
-    def verdict(carried: float) -> str:
-        arrays = {"boundaries": np.array([1]), f"kicks/{way}/0/0.01/cls": angles}
-        arrays |= {f"carried/{way}/0/0.01/cls": carried * angles}
-        if way == "class":  # tokens that no class tells apart are not kicked, and not counted
-            arrays |= {"kicks/class/4/0.01/cls": still, "carried/class/4/0.01/cls": still}
-        (row,) = judge_findings({"teacher": arrays})
-        return str(row["verdict"])
+    def both(first: float, offset: float) -> list[str]:
+        arrays = {"boundaries": np.array([1]), f"perturbed/{way}/0/0.01/cls": angles * [first, 1]}
+        arrays |= {f"constant_offset/{way}/0/0.01/cls": offset * angles}
+        if way == "class":  # tokens that no class tells apart are not perturbed, and not counted
+            arrays |= {"perturbed/class/4/0.01/cls": still, "constant_offset/class/4/0.01/cls": still}
+        return [row["verdict"] for row in evaluate_findings({"teacher": arrays})]
 
-    assert verdict(1.0) == "open"  # shrinks as it would if carried along unchanged
-    assert verdict(2.0) == "shows"
-    assert verdict(0.5) == "does not show"
+    assert both(1.0, 1.0) == ["shows", "open"]  # shrinks, as it would under a constant offset
+    assert both(1.0, 2.0) == ["shows", "shows"]
+    assert both(0.2, 2.0) == ["does not show", "shows"]  # grows, but less than a constant offset
+    assert both(0.2, 0.5) == ["does not show", "does not show"]
 
 
 def test_a_jump_that_many_partitions_have_is_open() -> None:
-    """One of the four other partitions jumps more than the second best, none more than the best."""
-    speed = np.radians([[1.0, 1.0, 4.0, 5.0, 1.0, 1.0]] * 4)
-    verdicts = {
-        boundary: judge_findings({"teacher": {"curves/speed/cls": speed, "boundaries": np.array([boundary])}})[0]
-        for boundary in (2, 3)
-    }
-    assert [row["verdict"] for row in verdicts.values()] == [
-        "open (1 of 4 other partitions do as well)",
-        "shows",
-    ]
+    """Of 23 boundaries none has a larger jump than 5, one has a larger one than 4."""
+    speed = np.radians([[1.0] * 4 + [4.0, 5.0] + [1.0] * 18] * 4)
+    found = {b: verdicts({"curves/speed/cls": speed, "boundaries": np.array([b])}) for b in (4, 5)}
+    assert found[4] == {"Speed jumps at phase boundaries": "open (p = 0.09 among other partitions)"}
+    assert found[5] == {"Speed jumps at phase boundaries": "shows"}
+    (short,) = verdicts({"curves/speed/cls": speed[:, :6], "boundaries": np.array([5])}).values()
+    assert short == "open (p = 0.20 among other partitions)"  # too few layers to tell
 
 
 def test_jumps_are_set_beside_all_partitions() -> None:
@@ -108,7 +128,7 @@ def test_jumps_are_set_beside_all_partitions() -> None:
             "tokens": "cls",
             "boundaries": "2, 4",
             "jump (degrees)": "5.00 ± 0.00",
-            "other partitions with one as large": "0 of 9",
+            "p among contiguous partitions": "0.100",
         }
     ]
 

@@ -1,6 +1,7 @@
 """Dynamics of networks whose every step is a known linear map: each measure comes of the right layers and images."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from raptor.models.backbone import Backbone
 from raptor.models.surrogate import Surrogate
 from raptor.models.tokens import TokenLayout
 from raptor.studies.dynamics.batches import ImageBatches
-from raptor.studies.dynamics.findings import judge_findings
+from raptor.studies.dynamics.findings import evaluate_findings
 from raptor.studies.dynamics.measure import Dynamics
 from raptor.studies.dynamics.options import JacobianOptions, MeasureOptions, OperatorOptions, PerturbationOptions
 from raptor.studies.dynamics.summary import jumps_table
@@ -27,13 +28,13 @@ GROWTH = np.array([1.5, 1.2, 1.7, 1.1, 1.4])
 SHRINK = np.array([0.9, 0.6, 0.8, 0.5, 0.7])
 TURN = np.array([0.3, 0.8, 0.5, 1.1, 0.4])
 L = len(GROWTH)
-IMAGES, HALF, KICKED, SIZE = 13, 6, 5, 0.5
+IMAGES, HALF, PERTURBED, SIZE = 13, 6, 5, 0.5
 BOUNDARIES = [2]
 LAYOUT = TokenLayout(cls=1, registers=0, patches=2)
 OPTIONS = MeasureOptions(
     shown=3,
     operators=OperatorOptions(rank=3, tokens=["patches"]),
-    perturbation=PerturbationOptions(images=KICKED, sizes=[SIZE], layers=[1, 3]),
+    perturbation=PerturbationOptions(images=PERTURBED, sizes=[SIZE], layers=[1, 3]),
     jacobian=JacobianOptions(images=2, values=3),
 )
 
@@ -49,6 +50,10 @@ class Known(Backbone):
     @property
     def layout(self) -> TokenLayout:
         return LAYOUT
+
+    @property
+    def num_classes(self) -> int:
+        return 0
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         return images_BCHW[:, 0].double()
@@ -97,7 +102,7 @@ class Tokens(ImageData):
 
 @pytest.fixture(scope="module")
 def batches() -> ImageBatches:
-    """The half that fits ends within a batch, and kicked images fill more than one."""
+    """The half that fits ends within a batch, and perturbed images fill more than one."""
     data = Tokens(name="tokens")
     data.prepare((1, 3, 3), [0.0], [1 / 255])
     return ImageBatches(data, "val", IMAGES, 4, torch.device("cpu"))
@@ -138,34 +143,38 @@ def test_the_halves_differ(found: Arrays, slopes: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("start", [1, 3])
-def test_random_kicks_shrink_and_carried_ones_lose_angle_by_the_known_factors(found: Arrays, start: int) -> None:
-    kicks, carried = (found[f"{what}/random/{start}/{SIZE}/cls"] for what in ("kicks", "carried"))
-    assert kicks == pytest.approx(np.tile(np.arctan(SIZE * since(SHRINK, start)), (KICKED, 1)), rel=1e-6)
-    assert carried == pytest.approx(np.tile(np.arctan(SIZE / since(GROWTH, start)), (KICKED, 1)), rel=1e-6)
+def test_random_perturbations_shrink_and_offsets_lose_angle_by_the_known_factors(found: Arrays, start: int) -> None:
+    angles, offset = (found[f"{what}/random/{start}/{SIZE}/cls"] for what in ("perturbed", "constant_offset"))
+    assert angles == pytest.approx(np.tile(np.arctan(SIZE * since(SHRINK, start)), (PERTURBED, 1)), rel=1e-6)
+    assert offset == pytest.approx(np.tile(np.arctan(SIZE / since(GROWTH, start)), (PERTURBED, 1)), rel=1e-6)
 
 
 @pytest.mark.parametrize("start", [1, 3])
-def test_class_kicks_lead_held_out_images_toward_the_other_class(found: Arrays, slopes: np.ndarray, start: int) -> None:
+def test_class_perturbations_lead_held_out_images_toward_the_other_class(
+    found: Arrays, slopes: np.ndarray, start: int
+) -> None:
     """In the plane of the axis and the classes of that layer, which turns with depth: away from the other class, or
     along directions of another layer, the angles would be others.
     """
-    at = np.arctan(slopes[HALF : HALF + KICKED, start, 1:])
-    kicked = at - np.sign(at) * np.arctan(SIZE)
-    after = np.arctan(np.tan(kicked)[:, None] * since(SHRINK, start)[:, None])
-    undisturbed = np.arctan(slopes[HALF : HALF + KICKED, start:, 1:])
-    expected = np.abs(after - undisturbed).mean(axis=-1)
-    assert found[f"kicks/class/{start}/{SIZE}/patches"] == pytest.approx(expected, rel=1e-5)
+    at = np.arctan(slopes[HALF : HALF + PERTURBED, start, 1:])
+    perturbed = at - np.sign(at) * np.arctan(SIZE)
+    after = np.arctan(np.tan(perturbed)[:, None] * since(SHRINK, start)[:, None])
+    clean = np.arctan(slopes[HALF : HALF + PERTURBED, start:, 1:])
+    expected = np.abs(after - clean).mean(axis=-1)
+    assert found[f"perturbed/class/{start}/{SIZE}/patches"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("start", [1, 3])
-def test_class_kicks_are_carried_as_they_are(found: Arrays, layers: np.ndarray, start: int) -> None:
-    x = layers[HALF : HALF + KICKED, start, 1:]
+def test_constant_offsets_stay_as_they_are(found: Arrays, layers: np.ndarray, start: int) -> None:
+    x = layers[HALF : HALF + PERTURBED, start, 1:]
     u, axis = unit(x), np.eye(3)[0]
     towards = unit(axis - (u @ axis)[..., None] * u)  # the other class lies across the axis
     displacement = SIZE * np.linalg.norm(x, axis=-1, keepdims=True) * towards
-    later = layers[HALF : HALF + KICKED, start:, 1:]
+    later = layers[HALF : HALF + PERTURBED, start:, 1:]
     cosines = (unit(later + displacement[:, None]) * unit(later)).sum(-1)
-    assert found[f"carried/class/{start}/{SIZE}/patches"] == pytest.approx(np.arccos(cosines).mean(-1), rel=1e-5)
+    assert found[f"constant_offset/class/{start}/{SIZE}/patches"] == pytest.approx(
+        np.arccos(cosines).mean(-1), rel=1e-5
+    )
 
 
 def test_class_directions_come_of_the_first_half_only(found: Arrays, layers: np.ndarray) -> None:
@@ -187,7 +196,7 @@ def test_jacobians_are_of_the_last_step_of_each_phase(found: Arrays, slopes: np.
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 2), (2, 5)])
-def test_operators_are_fitted_on_one_half_and_judged_on_the_other(
+def test_operators_are_fitted_on_one_half_and_evaluated_on_the_other(
     found: Arrays, layers: np.ndarray, start: int, end: int
 ) -> None:
     u = unit(layers[:, :, 1:])
@@ -195,10 +204,62 @@ def test_operators_are_fitted_on_one_half_and_judged_on_the_other(
         (u[half, start:end].reshape(-1, 3), u[half, start + 1 : end + 1].reshape(-1, 3))
         for half in (slice(HALF), slice(HALF, None))
     )
-    predictions = {"linear": x_held @ np.linalg.lstsq(x, y, rcond=None)[0], "identity": x_held, "mean": y.mean(axis=0)}
+    with_one, held_with_one = (np.concatenate([v, np.ones((len(v), 1))], axis=1) for v in (x, x_held))
+    predictions = {
+        "linear": held_with_one @ np.linalg.lstsq(with_one, y, rcond=None)[0],
+        "shift": x_held + (y - x).mean(axis=0),
+        "identity": x_held,
+        "mean": y.mean(axis=0),
+    }
     for name, predicted in predictions.items():
         error = float(found[f"operators/{start}-{end}/patches/{name}_error"])
         assert error == pytest.approx(((y_held - predicted) ** 2).sum(-1).mean(), rel=1e-6), name
+
+
+@pytest.mark.parametrize("horizon", [None, 2])
+def test_operators_over_several_steps(batches: ImageBatches, layers: np.ndarray, horizon: int | None) -> None:
+    operators = replace(OPTIONS.operators, horizon=horizon)
+    found = Dynamics(Known(), batches, replace(OPTIONS, operators=operators)).measure("known", BOUNDARIES)
+    u = unit(layers[:, :, 1:])
+    start, end, steps = 2, 5, horizon or 3
+    ones = [np.concatenate([v, np.ones((*v.shape[:-1], 1))], axis=-1) for v in (u[:HALF], u[HALF:])]
+    x, y = ones[0][:, start:end].reshape(-1, 4), u[:HALF, start + 1 : end + 1].reshape(-1, 3)
+    A = np.linalg.lstsq(x, y, rcond=None)[0]
+    last = u[:HALF, start + steps].reshape(-1, 3)
+    predicted = ones[1][:, start].reshape(-1, 4)
+    for _ in range(steps):
+        power = predicted @ A
+        predicted = np.concatenate([power, np.ones((len(power), 1))], axis=1)
+    predictions = {
+        "power": power,
+        "endpoint": ones[1][:, start].reshape(-1, 4)
+        @ np.linalg.lstsq(ones[0][:, start].reshape(-1, 4), last, rcond=None)[0],
+        "identity": u[HALF:, start].reshape(-1, 3),
+        "mean": last.mean(axis=0),
+    }
+    truth = u[HALF:, start + steps].reshape(-1, 3)
+    assert int(found["multistep/2-5/patches/horizon"]) == steps
+    for name, prediction in predictions.items():
+        error = float(found[f"multistep/2-5/patches/{name}_error"])
+        assert error == pytest.approx(((truth - prediction) ** 2).sum(-1).mean(), rel=1e-5, abs=1e-12), name
+
+
+def test_the_surrogate_of_operators_follows_the_phases(found: Arrays, layers: np.ndarray) -> None:
+    u = unit(layers[:, :, 1:])
+    x = u[HALF:, 0].reshape(-1, 3)
+    rolled = [x]
+    for start, end in ((0, 2), (2, 5)):
+        before = u[:HALF, start:end].reshape(-1, 3)
+        ones = np.concatenate([before, np.ones((len(before), 1))], axis=1)
+        A = np.linalg.lstsq(ones, u[:HALF, start + 1 : end + 1].reshape(-1, 3), rcond=None)[0]
+        for _ in range(start, end):
+            rolled.append(np.concatenate([rolled[-1], np.ones((len(x), 1))], axis=1) @ A)
+    cosines = [(unit(p) * u[HALF:, layer].reshape(-1, 3)).sum(-1) for layer, p in enumerate(rolled)]
+    expected = np.stack(cosines, axis=-1).reshape(IMAGES - HALF, 2, L + 1).mean(axis=1)
+    assert found["rollout/linear/patches"] == pytest.approx(expected, abs=1e-6)
+    unchanged = (u[HALF:, :1] * u[HALF:]).sum(-1).mean(-1)
+    assert found["rollout/identity/patches"] == pytest.approx(unchanged, abs=1e-9)
+    assert "agreement/linear" not in found  # class tokens have no operator
 
 
 def test_error_of_a_surrogate_is_relative_to_its_teacher(batches: ImageBatches, layers: np.ndarray) -> None:
@@ -212,7 +273,9 @@ def test_error_of_a_surrogate_is_relative_to_its_teacher(batches: ImageBatches, 
     assert found["hypothesis/surrogate/eps"] == pytest.approx(eps, rel=1e-9, abs=1e-12)
     # class tokens keep to the axis: the layer at the start of a phase falls behind as the teacher's grows
     held = 1 - 1 / np.array([*since(GROWTH, 0, cut), *since(GROWTH, cut)[1:]])
-    assert found["hypothesis/held/relative_cls"] == pytest.approx(np.tile(held, (IMAGES, 1)), rel=1e-9, abs=1e-12)
+    assert found["hypothesis/hold_phase_start/relative_cls"] == pytest.approx(
+        np.tile(held, (IMAGES, 1)), rel=1e-9, abs=1e-12
+    )
     # its own phases count, and its own steps
     assert found["boundaries"].tolist() == [cut]
     assert {key.split("/")[1] for key in found if key.startswith("operators/")} == {"0-3", "3-5"}
@@ -220,8 +283,8 @@ def test_error_of_a_surrogate_is_relative_to_its_teacher(batches: ImageBatches, 
         singular = np.full((2, 3), factor * GROWTH[last - 1])
         assert found[f"jacobian/{last}/singular"] == pytest.approx(singular, rel=1e-6)
     growth = since(factor * GROWTH, 1)
-    carried = np.tile(np.arctan(SIZE / growth), (KICKED, 1))
-    assert found[f"carried/random/1/{SIZE}/cls"] == pytest.approx(carried, rel=1e-6)
+    offset = np.tile(np.arctan(SIZE / growth), (PERTURBED, 1))
+    assert found[f"constant_offset/random/1/{SIZE}/cls"] == pytest.approx(offset, rel=1e-6)
 
 
 def test_only_an_untrained_network_is_cut_by_its_own_distance() -> None:
@@ -233,8 +296,8 @@ def test_only_an_untrained_network_is_cut_by_its_own_distance() -> None:
     }
     networks = {"teacher": arrays, "untrained": arrays}
     for given, jumps in ((False, [-1.0, 4.0]), (True, [-1.0, -1.0])):  # degrees
-        (row,) = judge_findings(networks, given)
+        (row,) = evaluate_findings(networks, given=given)
         assert [row["values"][name]["mean"] for name in networks] == pytest.approx(jumps), given
-        table = jumps_table(networks, given)
+        table = jumps_table(networks, given=given)
         assert table["boundaries"].tolist() == (["4", "4"] if given else ["4", "2"])
         assert table["jump (degrees)"].tolist() == [f"{jump:.2f} ± 0.00" for jump in jumps]
