@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from raptor.utils import distributed
 from tests.conftest import start
 from tests.trees import lay_out
 
@@ -109,3 +111,46 @@ def test_a_terminated_run_says_so_and_does_not_look_successful(tmp_path: Path) -
     assert process.wait(timeout=120) == 143
     assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
     assert not (folder / "result.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "signum", "code"), [("finetune", signal.SIGINT, 130), ("probe", signal.SIGTERM, 143)]
+)
+def test_an_interrupted_run_saves_and_continues_as_if_nothing_had_been(
+    call: Callable[..., None], tmp_path: Path, stage: str, signum: int, code: int
+) -> None:
+    arguments = [*COMMON, *STAGES[stage], "callbacks.checkpoint.every_n_steps=1000", "trainer.val_check_interval=50"]
+    process = start("train", *arguments, f"paths.runs={tmp_path / 'stopped'}", cwd=tmp_path, stderr=subprocess.PIPE)
+    folder = tmp_path / "stopped" / "default" / "run"
+    rows = folder / "metrics" / "metrics.jsonl"
+    while process.poll() is None and not (rows.is_file() and rows.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(signum)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == code, said
+    assert "the same command continues" in " ".join(said.split())
+    assert "Traceback" not in said
+    assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+    assert (folder / "checkpoints" / "last.ckpt").is_file()  # between two of the regular ones
+    for runs in ("stopped", "whole"):
+        call("train", *arguments, f"paths.runs={tmp_path / runs}")
+    results = [json.loads((tmp_path / r / "default/run/result.json").read_text()) for r in ("stopped", "whole")]
+    for key in ("weights_sha256", "metrics", "history"):
+        assert results[0][key] == results[1][key]
+
+
+@pytest.mark.slow
+def test_ranks_left_in_the_environment_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(distributed.STARTER, raising=False)  # of a command that ran in this process
+    monkeypatch.setenv("RAPTOR_COLD", "1")  # libraries read ranks when they are imported
+    arguments = [*COMMON, "trainer.max_steps=2", "surrogate.boundaries=[5]", f"paths.runs={tmp_path}"]
+    process = start("train", *arguments, cwd=tmp_path, stderr=subprocess.PIPE)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "RANK=1, LOCAL_RANK=1, WORLD_SIZE=2, SLURM_PROCID=1: ignored" in " ".join(said.split())
+    folder = tmp_path / "default" / "run"
+    made = {"config.yaml", "identity.json", "status.json", "result.json", "model.safetensors", ".lock", "metrics"}
+    assert made <= {path.name for path in folder.iterdir()}

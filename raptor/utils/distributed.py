@@ -9,6 +9,7 @@ log = logging.getLogger(__name__)
 
 STARTER = "RAPTOR_STARTER"  # process whose children Lightning starts as further ranks
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+PROCESS = "SLURM_PROCID"
 
 
 def rank() -> int:
@@ -18,7 +19,7 @@ def rank() -> int:
     that was left behind in the environment does not.
     """
     if _starter() == "srun":
-        return _number("SLURM_PROCID")
+        return _number(PROCESS)
     if _starter() == "torchrun":
         return _number("RANK")
     return _number("LOCAL_RANK") if _starter() == "Lightning" else 0
@@ -39,6 +40,8 @@ def claim_ranks() -> None:
     """
     if not _starter():
         stale = {name: os.environ.pop(name) for name in RANKS if name in os.environ}
+        if _number(PROCESS) > 0:  # Lightning needs it in a job of SLURM, where one process alone has 0
+            stale[PROCESS], os.environ[PROCESS] = os.environ[PROCESS], "0"
         if stale:
             shown = ", ".join(f"{name}={value}" for name, value in stale.items())
             log.warning("%s: ignored, no launcher started this process as one of several", shown)

@@ -45,8 +45,9 @@ def test_what_is_left_behind_is_removed_aloud(
     for name, value in LEFT_BEHIND.items():
         monkeypatch.setenv(name, value)
     distributed.claim_ranks()
-    assert "RANK=3, LOCAL_RANK=3, WORLD_SIZE=4: ignored" in caplog.text
+    assert "RANK=3, LOCAL_RANK=3, WORLD_SIZE=4, SLURM_PROCID=3: ignored" in caplog.text
     assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(os.environ)
+    assert os.environ["SLURM_PROCID"] == "0"
     monkeypatch.setenv("LOCAL_RANK", "1")  # as Lightning does for its children
     monkeypatch.setenv("WORLD_SIZE", "2")
     program = "from raptor.utils import distributed; print(distributed.rank())"
