@@ -24,6 +24,7 @@ NAMES = {
     "inference": "a surrogate against its teacher",
     "probes": "many heads in one pass (always on the CPU)",
     "phases": "exact max-cut up to 96 layers",
+    "report": "a report of 2,000 runs",
     "startup": "commands, until they answer",
 }
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from torch import Tensor
 
 from raptor.errors import ConfigError
+from raptor.models.token_types import TOKEN_TYPES
 
-TOKEN_TYPES = ("cls", "registers", "patches")
 POOLED = ("cls", "patches")  # what a linear head sees
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from raptor.models.tokens import TOKEN_TYPES
+from raptor.models.token_types import TOKEN_TYPES
 from raptor.reporting.crosstable import CrossTable
 from raptor.reporting.overview import TEACHER, UNTRAINED
 from raptor.reporting.style import LINES, NEUTRAL, TYPE_STYLES, fold, new_figure

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from raptor.models.tokens import TOKEN_TYPES
+from raptor.models.token_types import TOKEN_TYPES
 from raptor.reporting.style import LINES, NEUTRAL, TYPE_STYLES, fold, legend_beside, new_figure
 from raptor.reporting.table import MISSING
 from raptor.runs.groups import RunGroup

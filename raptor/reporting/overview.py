@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raptor.models.tokens import TOKEN_TYPES
+from raptor.models.token_types import TOKEN_TYPES
 from raptor.reporting.prose import caption
 from raptor.reporting.statistics import MeanCI
 from raptor.reporting.table import NOTHING, Table, show_mean

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import nan, sqrt
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class MeanCI:
         n = len(values)
         mean = float(np.mean(values)) if n else nan
         std = float(np.std(values, ddof=1)) if n > 1 else nan
-        ci95 = float(student.ppf(0.975, n - 1)) * std / sqrt(n) if n > 1 else nan
+        ci95 = float(stdtrit(n - 1, 0.975)) * std / sqrt(n) if n > 1 else nan
         return cls(mean, std, n, ci95)
 
     def show(self, digits: int = 1, scale: float = 1.0) -> str:

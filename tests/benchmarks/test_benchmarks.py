@@ -15,9 +15,11 @@ from benchmarks.cost import parse
 from benchmarks.measure import Options, faster
 from benchmarks.official import OfficialStep
 from benchmarks.operations import operations
+from benchmarks.report import write_study
 from benchmarks.step import WEIGHTS, Step, _agreement, activations, new_blocks, random_teacher
 from benchmarks.table1 import Given, Job, jobs, makespan, scaled, share, wall
 from raptor.partition.phases import Phase, phases_of
+from raptor.runs.study import Study
 
 ROOT = Path(__file__).parents[2]
 QUICK = Options(torch.device("cpu"), quick=True)
@@ -123,3 +125,18 @@ def test_one_command_prints_a_table_and_writes_a_json(tmp_path: Path) -> None:
     assert {"process", "what it adds"} == {row["what"].split(": ")[1] for row in found["rows"]["memory"]}
     refused = subprocess.run([*command[:3], "speed"], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2 and "speed: unknown; choose among step, allocator, memory" in refused.stderr
+
+
+def test_the_study_of_the_report_benchmark_is_one_that_a_report_reads(tmp_path: Path) -> None:
+    write_study(tmp_path / "study", 32)
+    study = Study(tmp_path / "study")
+    assert (len(study.runs), study.unfinished) == (32, {})
+    assert [len(group.records) for group in study.surrogates()] == [1] * 16
+    assert {study.backbone_of(probe) for probe in study.probes()} == {group.key for group in study.surrogates()}
+
+
+def test_a_report_needs_no_torch() -> None:
+    """It takes seconds and hundreds of megabytes."""
+    code = "import sys, raptor.reporting.study, raptor.runs.study; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

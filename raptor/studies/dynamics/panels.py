@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from raptor.models.tokens import TOKEN_TYPES
+from raptor.models.token_types import TOKEN_TYPES
 from raptor.reporting.style import NEUTRAL, new_figure
 from raptor.studies.dynamics.rules import Arrays
 

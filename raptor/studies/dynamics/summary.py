@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from raptor.analysis.jumps import permutation_test, speed_jump
-from raptor.models.tokens import TOKEN_TYPES
+from raptor.models.token_types import TOKEN_TYPES
 from raptor.reporting.statistics import MeanCI
 from raptor.studies.dynamics.findings import with_own_cut
 from raptor.studies.dynamics.rules import UNMOVED, Arrays
