@@ -1,4 +1,4 @@
-"""Correlations and paired differences with intervals, where several rows come from one teacher."""
+"""Compute correlations and paired differences with intervals, where several rows come from one seed."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Correlation:
 
 
 def correlate(x: ArrayLike, y: ArrayLike, clusters: Sequence[Hashable], resamples: int = RESAMPLES) -> Correlation:
-    """Spearman and Pearson correlation with percentile intervals of a bootstrap over clusters.
+    """Compute Spearman and Pearson correlation with percentile intervals of a bootstrap over clusters.
 
-    Rows of one teacher are no independent observations, so teachers are drawn with replacement and bring all of
+    Rows of one cluster are no independent observations, so clusters are drawn with replacement and bring all of
     their rows along (the cluster bootstrap: Davison and Hinkley 1997, section 3.8). A draw in which a correlation is
     not defined is left out.
 
@@ -91,7 +91,7 @@ def correlate(x: ArrayLike, y: ArrayLike, clusters: Sequence[Hashable], resample
 
 
 def weighted_ranks(x: Array, weights: Array) -> Array:
-    """Midranks of values in samples that hold each so many times.
+    """Compute midranks of values in samples that hold each so many times.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def weighted_ranks(x: Array, weights: Array) -> Array:
 
 
 def weighted_pearson(x: Array, y: Array, weights: Array) -> Array:
-    """Linear correlation in samples that hold each pair so many times: ``(n,)`` or ``(R, n)`` each to ``(R,)``."""
+    """Compute linear correlation in samples that hold each pair so many times: ``(n,)`` or ``(R, n)`` to ``(R,)``."""
     w = weights / weights.sum(axis=1, keepdims=True)
     dx, dy = (v - (w * v).sum(axis=1, keepdims=True) for v in (x, y))
     cov, var = (w * dx * dy).sum(axis=1), (w * dx**2).sum(axis=1) * (w * dy**2).sum(axis=1)
@@ -124,7 +124,7 @@ class Paired:
 
     Attributes
     ----------
-    spread
+    interval
         Mean of the differences with Student's 95 % interval.
     p
         Two-sided Wilcoxon signed-rank test, exact for few pairs; NaN where all differences are zero.
@@ -132,13 +132,13 @@ class Paired:
         Pairs whose difference is above zero.
     """
 
-    spread: MeanCI
+    interval: MeanCI
     p: float
     above: int
 
     @classmethod
     def of(cls, differences: Sequence[float]) -> Paired:
-        """Of differences, of which there may be none; NaN is left out."""
+        """Summarise differences, of which there may be none; NaN is left out."""
         d = np.array([value for value in differences if value == value])
         p = nan
         if np.any(d != 0):

@@ -22,7 +22,7 @@ from raptor.studies.small_scale import rows as small_scale
 from raptor.studies.small_scale.rows import MEASURES, SCORES, SIDES
 from raptor.studies.small_scale.statistics import scores_of
 
-KIND_COLOURS = {"maxcut": "#2b6ca3", "random": "#d08a2e", "shuffled": "#8a6bb1"}
+KIND_COLOURS = {"maxcut": "#2b6ca3", "equal": "#1f9e89", "random": "#d08a2e", "shuffled": "#8a6bb1"}
 SIDE_COLOURS = {"intra": "#2b6ca3", "inter": "#b5442e"}
 MARKERS = {"trained": "o", "checkpoint": "^", "untrained": "s"}
 LINES = {1: ":", 2: "-", 3: "--", 4: "-."}

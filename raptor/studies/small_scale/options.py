@@ -19,8 +19,8 @@ class PartitionsOptions(DistillationOptions):
     identity_name: ClassVar[str] = "partitions"
 
     ks: list[int] = option("Numbers of blocks", default=[1, 2, 3, 4], min_length=1)
-    kinds: list[Literal["maxcut", "random", "shuffled"]] = option(
-        "Partitions: max-cut, random contiguous, the max-cut's labels shuffled over layers",
+    kinds: list[Literal["maxcut", "equal", "random", "shuffled"]] = option(
+        "Partitions: max-cut, equal sizes, random contiguous, the max-cut's labels shuffled over layers",
         default=["maxcut", "random", "shuffled"],
         min_length=1,
     )

@@ -1,4 +1,4 @@
-"""The report of the small-scale study: tables, figures, the data behind them, and one page."""
+"""Write the report of the small-scale study: tables, figures, the data behind them, and one page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,17 @@ NAMES = {
     "mean": "difference",
     "p": "Wilcoxon's p",
     "above": "teachers above 0",
-    "clusters": "trainings",
+    "clusters": "seeds",
+    "raw": "over all rates",
+    "within": "within rates",
+    "partial": "partial, given the rate",
+    "p_holm": "p (Holm)",
+    "p_bh": "p (Benjamini-Hochberg)",
+    "p_by_seed": "p by seed",
+    "ci95_by_seed": "± by seed",
+    "equal": "lead at equal balance",
+    "balance_maxcut": "balance, max-cut",
+    "balance_random": "balance, random",
     "size": "layers replaced",
     "gap": "layers between",
     "gaps": "depths compared",
@@ -39,8 +49,10 @@ NAMES = {
 SETTINGS = ("drop_path", "step")
 TITLES = {
     "teachers": "Teachers",
-    "correlations": "Phase measures and fit",
-    "paired": "Max-cut against random and shuffled partitions",
+    "within_rates": "Phase measures and fit within drop rates",
+    "paired": "Max-cut against other partitions",
+    "equal_balance": "Max-cut's lead at equal sizes of phases",
+    "correlations": "Phase measures and fit over drop rates",
     "stochastic_depth": "Effect of stochastic depth",
     "stochastic_depth_baselines": "Stochastic depth: R2 of doing nothing",
     "training": "Effect of training",
@@ -62,15 +74,17 @@ FIGURES = {
 
 
 def statistics(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Every table of the report from the rows of the study, by name of file."""
+    """Compute every table of the report from the rows of the study, by name of file."""
     fits, teachers, swaps = rows["fits"], rows["teachers"], rows["swaps"]
     return {
         "teachers": teachers,
-        "correlations": statistic.correlations(fits),
+        "within_rates": statistic.within_rates(fits),
         "paired": statistic.paired(fits),
-        "stochastic_depth": statistic.along(fits[fits["stage"] == "trained"], "drop_path"),
-        "untrained": statistic.along(fits[fits["stage"] == "untrained"], "step"),
-        "training": statistic.along(statistic.of_training(fits), "drop_path", "step"),
+        "equal_balance": statistic.equal_balance(fits),
+        "correlations": statistic.correlations(fits),
+        "stochastic_depth": statistic.summarize_surrogates(fits[fits["stage"] == "trained"], "drop_path"),
+        "untrained": statistic.summarize_surrogates(fits[fits["stage"] == "untrained"], "step"),
+        "training": statistic.summarize_surrogates(statistic.training_trajectory(fits), "drop_path", "step"),
         "swap_effects": statistic.swap_effects(swaps),
         "swaps_at_equal_gap": statistic.swaps_at_equal_gap(swaps),
         "swap_trends": statistic.swap_trends(swaps),
@@ -78,7 +92,7 @@ def statistics(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def write_small_scale(study: Study, output: Path, title: str) -> str:
-    """Write the report of a study of ``task=partitions``; returns its tables as Markdown.
+    """Write the report of a study of ``task=partitions``; return its tables as Markdown.
 
     Parameters
     ----------
@@ -123,7 +137,7 @@ def write_small_scale(study: Study, output: Path, title: str) -> str:
 
 
 def _frames(computed: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """What the tables of :data:`TITLES` show: baselines, which know no k, apart from the surrogates."""
+    """Arrange what the tables of :data:`TITLES` show: baselines, which know no k, apart from the surrogates."""
     untrained = computed["untrained"].drop(columns="step", errors="ignore")
     frames = {**computed, "stochastic_depth": pd.concat([computed["stochastic_depth"], untrained])}
     for name in ("stochastic_depth", "training"):
@@ -136,7 +150,7 @@ def _frames(computed: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def _source(study: Study) -> str:
-    """Teachers and data of the study, in words."""
+    """Describe teachers and data of the study in words."""
     found = small_scale.runs(study)
     vits = ", ".join(f"ViTs of {layers} layers" for layers in sorted({run["teacher"]["layers"] for run in found}))
     data = ", ".join(sorted({run["data"]["name"] for run in found}))
@@ -144,7 +158,7 @@ def _source(study: Study) -> str:
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table for people: a value and its spread or interval in one cell; n in a column if all values share it."""
+    """Put a value and its spread or interval in one cell; n in a column if all values share it."""
     shown = pd.DataFrame(index=frame.index)
     counts = frame[[column for column in frame.columns if column.endswith("_n")]]
     same = counts.nunique(axis=1).le(1).all()

@@ -1,4 +1,4 @@
-"""Kinds of partition that the small-scale study compares, as labels of layers.
+"""Draw the kinds of partition that the small-scale study compares, as labels of layers.
 
 Labels are the number, from 0, of the block that produces each of the layers 1..L. Those of a contiguous partition
 never come back to an earlier block; others may.
@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from raptor.errors import ConfigError
-from raptor.partition.maxcut import Matrix, exact, random_boundaries
+from raptor.partition.maxcut import Matrix, equal_boundaries, exact, random_boundaries
 from raptor.partition.phases import check_k, label_layers
 from raptor.utils.seeding import derive_seed
 
-KINDS = ("maxcut", "random", "shuffled")
+KINDS = ("maxcut", "equal", "random", "shuffled")
+SINGLE = ("maxcut", "equal")  # kinds of which there is one partition
 
 
 class Partition(NamedTuple):
@@ -30,7 +31,7 @@ class Partition(NamedTuple):
     k
         Number of blocks.
     draw
-        Number of the draw; the max-cut partition has one, 0.
+        Number of the draw; max-cut and equal sizes have one, 0.
     labels
         Block of each of the layers 1..L, from 0.
     """
@@ -45,7 +46,7 @@ class Partition(NamedTuple):
         """Such as ``k2-maxcut``, ``k2-random0``; ``k1`` for the only partition into one."""
         if self.k == 1:
             return "k1"
-        return f"k{self.k}-{self.kind}" + ("" if self.kind == "maxcut" else str(self.draw))
+        return f"k{self.k}-{self.kind}" + ("" if self.kind in SINGLE else str(self.draw))
 
 
 def is_contiguous(labels: Sequence[int]) -> bool:
@@ -54,7 +55,7 @@ def is_contiguous(labels: Sequence[int]) -> bool:
 
 
 def shuffle_labels(labels: Sequence[int], rng: np.random.Generator) -> list[int]:
-    """Labels permuted over layers until they are not contiguous: blocks keep their numbers of layers.
+    """Permute labels over layers until they are not contiguous: blocks keep their numbers of layers.
 
     Raises
     ------
@@ -63,10 +64,8 @@ def shuffle_labels(labels: Sequence[int], rng: np.random.Generator) -> list[int]
     """
     k = len(set(labels))
     if k == 1 or k == len(labels):
-        raise ConfigError(
-            f"task.ks: {len(labels)} layers in k={k} phases have no order that is not contiguous; leave k={k} or "
-            "task.kinds=shuffled out"
-        )
+        expected = f"k above 1 and below {len(labels)}, where layers have an order that is not contiguous"
+        raise ConfigError.of("task.ks", k, expected, f"remove {k}, or shuffled from task.kinds")
     while True:
         drawn = [int(label) for label in rng.permutation(labels)]
         if not is_contiguous(drawn):
@@ -74,7 +73,7 @@ def shuffle_labels(labels: Sequence[int], rng: np.random.Generator) -> list[int]
 
 
 def other_boundaries(boundaries: Sequence[int], num_layers: int, rng: np.random.Generator) -> list[int]:
-    """A random contiguous partition into as many phases that is not this one, where there is another."""
+    """Draw a contiguous partition into as many phases that is not this one, where there is another."""
     k = len(boundaries) + 1
     while True:
         drawn = random_boundaries(num_layers, k, rng)
@@ -83,7 +82,7 @@ def other_boundaries(boundaries: Sequence[int], num_layers: int, rng: np.random.
 
 
 def partitions(distance: Matrix, ks: Sequence[int], kinds: Sequence[str], draws: int, seed: int) -> list[Partition]:
-    """Partitions of every asked k and kind; the same seed gives the same ones, whatever else is asked for.
+    """Draw partitions of every k and kind; the same seed gives the same ones, whatever the other k and kinds.
 
     Parameters
     ----------
@@ -117,10 +116,12 @@ def partitions(distance: Matrix, ks: Sequence[int], kinds: Sequence[str], draws:
             found.append(Partition("maxcut", 1, 0, tuple(labels)))
             continue
         for kind in kinds:
-            for draw in range(1 if kind == "maxcut" else draws):
+            for draw in range(1 if kind in SINGLE else draws):
                 rng = np.random.default_rng(derive_seed(seed, "partition", kind, k, draw))
                 drawn = labels
-                if kind == "random":
+                if kind == "equal":
+                    drawn = label_layers(equal_boundaries(L, k), L)
+                elif kind == "random":
                     drawn = label_layers(other_boundaries(best, L, rng), L)
                 elif kind == "shuffled":
                     drawn = shuffle_labels(labels, rng)
@@ -129,7 +130,7 @@ def partitions(distance: Matrix, ks: Sequence[int], kinds: Sequence[str], draws:
 
 
 def check_partitions(ks: Sequence[int], kinds: Sequence[str], draws: int, num_layers: int) -> None:
-    """See that :func:`partitions` can be drawn, before a distance is measured.
+    """Check that :func:`partitions` can be drawn, before a distance is measured.
 
     Raises
     ------
@@ -138,10 +139,10 @@ def check_partitions(ks: Sequence[int], kinds: Sequence[str], draws: int, num_la
     """
     for key, values in (("ks", ks), ("kinds", kinds)):
         if isinstance(values, str | int) or not values or len(set(values)) != len(values):
-            raise ConfigError(f"task.{key}={values} must be a list without repetition, such as [2,3] or [maxcut]")
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ConfigError(f"task.kinds={list(kinds)}: {unknown[0]!r} is unknown; choose among {', '.join(KINDS)}")
+            raise ConfigError.of(f"task.{key}", values, "a list without repetition", "write [2,3] or [maxcut]")
+    if [kind for kind in kinds if kind not in KINDS]:
+        raise ConfigError.of("task.kinds", list(kinds), f"kinds among {', '.join(KINDS)}", "correct the others")
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ConfigError(f"task.draws={draws} must be a whole number from 1 on")
+        raise ConfigError.of("task.draws", draws, "integer >= 1", "set it to 1 or more")
     for k in ks:
         check_k(k, num_layers, "task.ks")

@@ -1,4 +1,4 @@
-"""The statistics of the small-scale study, from the rows of :mod:`raptor.studies.small_scale.rows`."""
+"""Compute the statistics of the small-scale study from the rows of :mod:`raptor.studies.small_scale.rows`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ import pandas as pd
 
 from raptor.reporting.statistics import MeanCI
 from raptor.studies.small_scale.bootstrap import Paired, correlate
+from raptor.studies.small_scale.confounding import (
+    benjamini_hochberg,
+    by_seed,
+    correlations_within_rates,
+    holm,
+    lead_at_equal_balance,
+)
 from raptor.studies.small_scale.rows import BASELINES, MEASURES, SCORES
 
-PER_TEACHER = ["teacher", "training", "stage", "drop_path"]
+PER_TEACHER = ["teacher", "training", "stage", "drop_path", "seed"]
 WITHIN = "within trained teachers, all partitions"
 CONTIGUOUS = "within trained teachers, contiguous ones"
 
 
 def scores_of(fits: pd.DataFrame) -> list[str]:
-    """Those of :data:`SCORES` that some surrogate has: a teacher may have no class token, or data no labels of its."""
+    """List the :data:`SCORES` that some surrogate has: a teacher may have no class token, or data no labels of its."""
     return [score for score in SCORES if fits[score].notna().any()]
 
 
 def subsets(fits: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What correlations are taken over, by name: the first two differ in the teachers, the others in the partitions.
+    """Select what correlations are taken over: the first two differ in the teachers, the others in the partitions.
 
     Shuffled partitions have little contrast and cut little; without them it is contiguous ones that are compared.
     """
@@ -38,14 +45,14 @@ def subsets(fits: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def centred(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The frame with each teacher's own mean taken from columns: what is left differs within teachers only."""
+    """Subtract each teacher's mean from columns: what is left differs within teachers only."""
     values = frame[list(columns)].astype(float)
     rest = values - values.groupby(frame["teacher"]).transform("mean")
     return frame.assign(**rest.round(12))  # rounding alone is no difference
 
 
 def correlations(fits: pd.DataFrame) -> pd.DataFrame:
-    """Correlation of each phase measure with each score, for each subset and k: see :func:`correlate`."""
+    """Correlate each phase measure with each score, for each subset and k: see :func:`correlate`."""
     rows, scores = [], scores_of(fits)
     for name, subset in subsets(fits).items():
         within = name in (WITHIN, CONTIGUOUS)
@@ -55,30 +62,49 @@ def correlations(fits: pd.DataFrame) -> pd.DataFrame:
                 own = centred(own, [*measures, *scores])
             for measure in measures:
                 for score in scores:
-                    found = correlate(own[measure], own[score], own["training"].tolist())
+                    found = correlate(own[measure], own[score], own["seed"].tolist())
                     rows.append({"over": name, "k": k, "measure": measure, "score": score, **asdict(found)})
     return pd.DataFrame(rows)
 
 
 def paired(fits: pd.DataFrame) -> pd.DataFrame:
-    """Max-cut less the mean over draws of each other kind, within each teacher.
+    """Subtract the mean over draws of each other kind from max-cut, within each teacher.
 
     Returns
     -------
     DataFrame
-        One row for each stage, k, kind and score: ``mean``, ``ci95``, ``p``, ``above``, ``n`` trainings.
-        Checkpoints of one training are averaged, as they are not independent.
+        One row for each stage, k, kind and score: ``mean``, ``ci95``, ``p``, ``above``, ``n`` trainings, taken as
+        independent; ``p_holm`` and ``p_bh``, adjusted over all rows of a stage; and with seeds as the unit ``seeds``,
+        ``ci95_by_seed`` and ``p_by_seed``. Checkpoints of one training are averaged, as they are not independent.
     """
     differences = paired_differences(fits)
     rows = []
     for (stage, k, against, score), own in differences.groupby(["stage", "k", "against", "score"], sort=False):
         by_training = own.groupby("training")["difference"].mean()
-        rows.append({"stage": stage, "k": k, "against": against, "score": score, **_paired(by_training)})
-    return pd.DataFrame(rows)
+        about = {"stage": stage, "k": k, "against": against, "score": score}
+        rows.append(about | _paired(by_training) | by_seed(own))
+    return adjusted(pd.DataFrame(rows))
+
+
+def adjusted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add p-values adjusted over all rows of a stage."""
+    for name, method in (("p_holm", holm), ("p_bh", benjamini_hochberg)) if len(frame) else ():
+        frame[name] = frame.groupby("stage", sort=False)["p"].transform(lambda p, method=method: method(p.tolist()))
+    return frame
+
+
+def within_rates(fits: pd.DataFrame) -> pd.DataFrame:
+    """Correlate phase measures with scores within drop rates: see :func:`correlations_within_rates`."""
+    return correlations_within_rates(fits, MEASURES, scores_of(fits))
+
+
+def equal_balance(fits: pd.DataFrame) -> pd.DataFrame:
+    """Extrapolate max-cut's lead to equal sizes of phases: see :func:`lead_at_equal_balance`."""
+    return lead_at_equal_balance(fits, scores_of(fits))
 
 
 def paired_differences(fits: pd.DataFrame) -> pd.DataFrame:
-    """One row for each teacher, k, other kind and score: ``difference``, max-cut less the other kind."""
+    """List max-cut less each other kind as ``difference``, for each teacher, k, kind and score."""
     rows = []
     for keys, own in fits.groupby([*PER_TEACHER, "k"], sort=False, dropna=False):
         means = own.groupby("kind")[scores_of(fits)].mean()
@@ -92,16 +118,16 @@ def paired_differences(fits: pd.DataFrame) -> pd.DataFrame:
 def _paired(differences: pd.Series) -> dict[str, Any]:
     found = Paired.of(differences.tolist())
     return {
-        "mean": found.spread.mean,
-        "ci95": found.spread.ci95,
+        "mean": found.interval.mean,
+        "ci95": found.interval.ci95,
         "p": found.p,
         "above": found.above,
-        "n": found.spread.n,
+        "n": found.interval.n,
     }
 
 
-def spreads(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
-    """Mean, standard deviation, half width of Student's 95 % interval and n of columns, by group."""
+def summarize_by(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
+    """Compute mean, standard deviation, half width of Student's 95 % interval and n of columns, by group."""
     rows = []
     for keys, own in frame.groupby(list(by), sort=True, dropna=False):
         found = {name: MeanCI.of(own[name].dropna().astype(float).tolist()) for name in values}
@@ -112,8 +138,8 @@ def spreads(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd
     return pd.DataFrame(rows)
 
 
-def along(fits: pd.DataFrame, *by: str) -> pd.DataFrame:
-    """Teachers and their max-cut surrogates by rate of stochastic depth, step, or both.
+def summarize_surrogates(fits: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Summarise teachers and their max-cut surrogates by rate of stochastic depth, step, or both.
 
     Returns
     -------
@@ -122,11 +148,11 @@ def along(fits: pd.DataFrame, *by: str) -> pd.DataFrame:
     """
     best = fits[fits["kind"] == "maxcut"]
     values = ["teacher_top1", *MEASURES, *SCORES, "r2_registers", *BASELINES]
-    return spreads(best, [*by, "k"], [value for value in values if best[value].notna().any()])
+    return summarize_by(best, [*by, "k"], [value for value in values if best[value].notna().any()])
 
 
-def of_training(fits: pd.DataFrame) -> pd.DataFrame:
-    """For each drop rate that has checkpoints: they, what they became, and the untrained teachers as its step 0."""
+def training_trajectory(fits: pd.DataFrame) -> pd.DataFrame:
+    """Select, for each drop rate with checkpoints, these, what they became, and untrained teachers as step 0."""
     rates = sorted(fits.loc[fits["stage"] == "checkpoint", "drop_path"].unique())
     untrained = fits["stage"] == "untrained"
     parts = [fits[untrained | (fits["drop_path"] == rate)].assign(drop_path=rate) for rate in rates]
@@ -134,7 +160,7 @@ def of_training(fits: pd.DataFrame) -> pd.DataFrame:
 
 
 def swap_effects(swaps: pd.DataFrame) -> pd.DataFrame:
-    """What swaps within and across phases keep, by their size, over teachers; draws of one teacher are averaged first.
+    """Compare swaps within and across phases, by their size, over teachers; draws of a teacher are averaged first.
 
     Returns
     -------
@@ -156,7 +182,7 @@ def swap_effects(swaps: pd.DataFrame) -> pd.DataFrame:
 
 
 def swaps_at_equal_gap(swaps: pd.DataFrame) -> pd.DataFrame:
-    """Intra less inter for swaps of one layer whose two layers lie equally far apart in depth.
+    """Subtract inter from intra for swaps of one layer whose two layers lie equally far apart in depth.
 
     Layers of one phase are also near each other in depth; this holds that constant. Within each teacher, the means at
     each gap that occurs on both sides are subtracted, and averaged over gaps.
@@ -181,13 +207,13 @@ def swaps_at_equal_gap(swaps: pd.DataFrame) -> pd.DataFrame:
 
 
 def swap_trends(swaps: pd.DataFrame) -> pd.DataFrame:
-    """Correlation, within teachers, of what a swap keeps with the distance and the depth between the layers."""
+    """Correlate, within teachers, what a swap keeps with the distance and the depth between the layers."""
     rows = []
     for (stage, size), own in swaps.groupby(["stage", "size"], sort=True) if len(swaps) else []:
         measures, scores = ("distance", "gap"), ("kept", "agreement")
         own = centred(own, [*measures, *scores])
         for measure in measures:
             for score in scores:
-                found = correlate(own[measure], own[score], own["training"].tolist())
+                found = correlate(own[measure], own[score], own["seed"].tolist())
                 rows.append({"stage": stage, "size": size, "measure": measure, "score": score, **asdict(found)})
     return pd.DataFrame(rows)

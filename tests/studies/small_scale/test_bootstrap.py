@@ -57,10 +57,10 @@ def test_what_has_no_correlation() -> None:
 
 def test_paired_differences_by_hand() -> None:
     found = Paired.of([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, float("nan")])
-    assert found.spread.mean == 3.5 and found.spread.n == 6 and found.above == 6
+    assert found.interval.mean == 3.5 and found.interval.n == 6 and found.above == 6
     assert found.p == pytest.approx(2 / 2**6)  # all signs alike: the two outermost of 64 assignments
     half = stats.t.ppf(0.975, 5) * np.std([1, 2, 3, 4, 5, 6], ddof=1) / np.sqrt(6)
-    assert found.spread.ci95 == pytest.approx(half)
+    assert found.interval.ci95 == pytest.approx(half)
     nothing = Paired.of([0.0, 0.0])
     assert np.isnan(nothing.p) and nothing.above == 0
-    assert Paired.of([]).spread.n == 0
+    assert Paired.of([]).interval.n == 0

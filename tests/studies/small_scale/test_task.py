@@ -118,7 +118,9 @@ def test_a_validation_leaves_measures_and_swaps(make: Callable[..., Any], tmp_pa
     assert (swap["replaced"], swap["by"], swap["distance"], swap["gap"]) == ([1], [3], 2.0, 2.0)
     assert 0 <= swap["top1"] <= 1 and 0 <= swap["agreement"] <= 1
     assert judge(make(["maxcut"]), tmp_path, batch=360)["val/teacher_top1"] == metrics["val/teacher_top1"]
-    assert set(details["partitions"]) == set(details["layers"]) == {"k2-maxcut", "k2-random0", "k2-shuffled0"}
+    assert (
+        set(details["partitions"]) == set(details["layers"]) == {"k2-maxcut", "k2-equal", "k2-random0", "k2-shuffled0"}
+    )
     best = details["teacher_measures"]["maxcut"]["2"]
     assert best["labels"] == details["partitions"]["k2-maxcut"]["labels"] == [0, 0, 1, 1]
     assert best["measures"]["cut"] == 2 + 3 + 1 + 2
