@@ -93,7 +93,7 @@ class Backbone(nn.Module, HubModel, ABC):
         return self.layers(x_BND)
 
     def norm(self, x_BND: Tensor) -> Tensor:
-        """Final norm of the tokens of layer L."""
+        """Apply the final norm to the tokens of layer L."""
         return self.shell.norm(x_BND)
 
     def head(self, x_BND: Tensor) -> Tensor:
@@ -115,11 +115,12 @@ class Backbone(nn.Module, HubModel, ABC):
         self,
         images_BCHW: Tensor,
         n: int | Sequence[int] = 1,
+        *,
         reshape: bool = False,
         return_prefix_tokens: bool = False,
         norm: bool = False,
     ) -> list[Tensor] | list[tuple[Tensor, Tensor]]:
-        """Outputs of chosen blocks, with the arguments of timm's method of this name.
+        """Compute the outputs of chosen blocks, with the arguments of timm's method of this name.
 
         Parameters
         ----------
@@ -147,7 +148,7 @@ class Backbone(nn.Module, HubModel, ABC):
         L, layout = self.num_layers, self.layout
         blocks = range(L - n, L) if isinstance(n, int) else [i + L if i < 0 else i for i in n]
         if not blocks or not all(0 <= i < L for i in blocks):
-            raise ConfigError(f"n={n} asks for blocks that do not exist: this model has {L}, 0..{L - 1}")
+            raise ConfigError.of("n", n, f"blocks that exist, 0..{L - 1}", "choose among them")
         prefix, chosen = layout.cls + layout.registers, []
         for i, x in enumerate(self.steps(self.embed(images_BCHW), 0, max(blocks) + 1)):
             if i in blocks:
@@ -175,7 +176,7 @@ class Backbone(nn.Module, HubModel, ABC):
 
     @abstractmethod
     def block_of(self, layer: int) -> int:
-        """Number of the block that produces a layer."""
+        """Return the number of the block that produces a layer."""
 
     def forward(self, images_BCHW: Tensor, layer: int | None = None) -> Tensor:
         """Tokens ``(B, N, D)`` of normalised images after the final norm: of the last layer, or of any other."""
@@ -186,7 +187,7 @@ class Backbone(nn.Module, HubModel, ABC):
         return self.head(self.run_to(self.embed(images_BCHW), end=layer))
 
     def check_range(self, start: int, end: int | None) -> int:
-        """The last layer asked for, once the range is known to fit.
+        """Check a range of layers, and return its last one.
 
         Raises
         ------
@@ -195,7 +196,9 @@ class Backbone(nn.Module, HubModel, ABC):
         """
         stop = self.num_layers if end is None else end
         if not 0 <= start <= stop <= self.num_layers:
-            raise ConfigError(f"layers {start}..{stop} do not lie within 0..{self.num_layers}")
+            raise ConfigError.of(
+                "layers", f"{start}..{stop}", f"a range within 0..{self.num_layers}", "choose such layers"
+            )
         return stop
 
     @abstractmethod

@@ -57,14 +57,12 @@ class BlockConfig:
 
     def __post_init__(self) -> None:
         if self.num_heads < 1 or self.width % self.num_heads:
-            raise ConfigError(
-                f"surrogate.block.num_heads={self.num_heads} does not divide the width {self.width}; "
-                "leave it null to take the teacher's"
-            )
+            expected = f"a divisor of the width {self.width}"
+            raise ConfigError.of("surrogate.block.num_heads", self.num_heads, expected, "set it to null")
         if self.mlp not in MLPS:
-            raise ConfigError(f"surrogate.block.mlp={self.mlp!r} is unknown; choose {' or '.join(MLPS)}")
+            raise ConfigError.of("surrogate.block.mlp", self.mlp, " or ".join(MLPS), "choose one")
         if self.mlp_ratio <= 0:
-            raise ConfigError(f"surrogate.block.mlp_ratio={self.mlp_ratio} must be above 0")
+            raise ConfigError.of("surrogate.block.mlp_ratio", self.mlp_ratio, "number > 0", "set it to 4")
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for ``model.json``."""

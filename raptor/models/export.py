@@ -49,7 +49,8 @@ def export_onnx(model: Backbone, path: str | Path, tolerance: float = TOLERANCE)
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401 (what torch exports with)
     except ImportError as error:
-        raise ConfigError(f"export to ONNX needs the package {error.name}: pip install 'raptor-vit[export]'") from error
+        fix = "pip install 'raptor-vit[export]'"
+        raise ConfigError.of("format", "onnx", f"the package {error.name} to be installed", fix) from error
 
     model = model.eval()
     program = torch.onnx.export(
@@ -69,7 +70,7 @@ def export_onnx(model: Backbone, path: str | Path, tolerance: float = TOLERANCE)
         notes = {"mean": model.spec.mean, "std": model.spec.std, "layers": model.num_layers}
         onnx.helper.set_model_props(graph, {key: str(value) for key, value in notes.items()})
         if graph.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
-            raise ConfigError("a model of 2 GB and more does not fit into one ONNX file: export it by torch.export")
+            raise ConfigError.of("format", "onnx", "a model of less than 2 GB", "export it by torch.export")
         onnx.save_model(graph, str(aside))
         found.append(_check(model, _onnx_run(aside), tolerance, "ONNX"))
 
@@ -119,10 +120,10 @@ def export_int8(model: Backbone, path: str | Path, least_cosine: float = LEAST_C
         of_types = [model.layout.select(cosine_BN[..., None], kind).mean() for kind in model.layout.types]
         found.append(float(min(of_types)))
         if not found[0] >= least_cosine:
-            raise ConfigError(
-                f"tokens of the int8 export have a mean cosine of {found[0]:.4f} to the model's own, less than "
-                f"{least_cosine:g}: not written. Export without int8, or accept less"
+            expected = (
+                f"tokens of a mean cosine >= {least_cosine:g} to the model's own (it is {found[0]:.4f}: not written)"
             )
+            raise ConfigError.of("int8", True, expected, "export without int8, or accept less")
 
     _write(path, write)
     return found[0]
@@ -166,8 +167,7 @@ def _check(model: nn.Module, run: Any, tolerance: float, kind: str) -> float:
     batches = [_images(model, B) for B in CHECKED_BATCHES]
     difference = max(float((run(x) - model(x)).abs().max()) for x in batches)
     if not difference <= tolerance:
-        raise ConfigError(
-            f"the {kind} export differs from the model by {difference:.2g}, more than {tolerance:g}: not written. A "
-            "teacher with huge channels may need a larger tolerance"
-        )
+        expected = f"an export that differs by at most {tolerance:g} (it does by {difference:.2g}: not written)"
+        fix = "raise the tolerance, as a teacher with huge channels may need"
+        raise ConfigError.of("format", kind, expected, fix)
     return difference

@@ -80,7 +80,7 @@ class DepthProbe(LinearProbe):
         return (edges[1:] + edges[:-1]) / 2
 
     def depth(self, log_probabilities: Tensor) -> Tensor:
-        """Expectation of the depth in metres, from the log-softmax over bins: ``(..., bins)`` to ``(...)``."""
+        """Return the expected depth in metres, from the log-softmax over bins: ``(..., bins)`` to ``(...)``."""
         with torch.autocast(log_probabilities.device.type, enabled=False):  # a product that it would round
             return log_probabilities.float().exp() @ self.centres()
 

@@ -72,7 +72,7 @@ class HubModel(
         save(self, save_directory, about=getattr(self, "about", None))  # type: ignore[arg-type]
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The ``README.md``: what the model is, how to load it, what its run measured."""
+        """Write the ``README.md``: what the model is, how to load it, what its run measured."""
         about = getattr(self, "about", {})
         info = self._hub_mixin_info.model_card_data
         card: ModelCard = ModelCard.from_template(

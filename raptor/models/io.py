@@ -75,7 +75,7 @@ def save(model: nn.Module, folder: str | Path, about: dict[str, Any] | None = No
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
-    """The ``model.json`` of a model folder, checked.
+    """Read and check the ``model.json`` of a model folder.
 
     Raises
     ------
@@ -86,15 +86,18 @@ def describe(folder: str | Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
         what = "is a file" if folder.is_file() else "has no model.json" if folder.is_dir() else "does not exist"
-        raise ModelFileError(
-            f"{folder} {what}: give the folder of a finished run (it holds {WEIGHTS} and {DESCRIPTION})"
-        )
+        expected = f"the folder of a finished run, with {WEIGHTS} and {DESCRIPTION} (it {what})"
+        raise ModelFileError(f"{folder}: expected {expected}. Fix: correct the path.")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} is damaged ({error}): copy it again, or run the job again") from error
+        raise ModelFileError(
+            f"{path}: expected JSON (it is damaged: {error}). Fix: copy it again, or run the job again."
+        ) from error
     if not isinstance(description, dict) or description.get("format") != FORMAT["format"]:
-        raise ModelFileError(f"{path} was not written by raptor: it lacks format={FORMAT['format']!r}")
+        raise ModelFileError(
+            f"{path}: expected format={FORMAT['format']} (it was not written by raptor). Fix: correct the path."
+        )
     whole = isinstance(description.get("kind"), str) and "config" in description and "sha256" in description
     if description.get("version") != FORMAT["version"] or not whole:
         raise unreadable(path, description)
@@ -104,8 +107,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
 def unreadable(path: Path, description: Mapping[str, Any]) -> ModelFileError:
     """Error for a ``model.json`` of a kind or version that this release does not know."""
     return ModelFileError(
-        f"{path} holds kind {description.get('kind')!r} in version {description.get('version')}, which this "
-        f"raptor {__version__} cannot read: update raptor"
+        f"{path}: expected a kind and version that raptor {__version__} reads (it holds kind "
+        f"{description.get('kind')!r} in version {description.get('version')}). Fix: update raptor."
     )
 
 
@@ -127,9 +130,8 @@ def read(folder: str | Path, cls: type[Any]) -> Any:
     """
     description = describe(folder)
     if description["kind"] != cls.kind:
-        raise ModelFileError(
-            f"{folder} holds a model of kind {description['kind']}, no {cls.__name__}: use raptor.load"
-        )
+        held = f"it holds a model of kind {description['kind']}"
+        raise ModelFileError(f"{folder}: expected a {cls.__name__} ({held}). Fix: use raptor.load.")
     tensors = read_checked(folder, description, str(folder))  # before anything is built
     try:
         model = cls.from_config(description["config"])
@@ -146,14 +148,16 @@ def read(folder: str | Path, cls: type[Any]) -> Any:
         RaptorError,
     ) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ModelFileError(f"{Path(folder) / DESCRIPTION} does not describe a model ({reason})") from error
+        raise ModelFileError(
+            f"{Path(folder) / DESCRIPTION}: expected what describes a model ({reason}). Fix: copy it again."
+        ) from error
     model.about = description.get("about") or {}
     fill(model, tensors, str(folder))
     return model.eval()
 
 
 def read_checked(folder: str | Path, description: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """The weights of a model folder, once they are known to be those that its description names.
+    """Read the weights of a model folder, and check that its description names them.
 
     Parameters
     ----------
@@ -171,10 +175,10 @@ def read_checked(folder: str | Path, description: Mapping[str, Any], where: str)
     """
     path = resolve(folder) / WEIGHTS
     if not path.is_file():
-        raise ModelFileError(f"{where} has no {WEIGHTS}: the run did not finish, or the file was not copied")
+        raise ModelFileError(f"{where}: expected {WEIGHTS} there. Fix: let the run finish, or copy the file.")
     if (found := sha256(path)) != description["sha256"]:
         raise ModelFileError(
-            f"{path} is damaged or not the file that {DESCRIPTION} describes (sha256 {found[:12]}..., expected "
-            f"{str(description['sha256'])[:12]}...): copy both files again, or run the job again"
+            f"{path}: expected the file that {DESCRIPTION} describes, of sha256 {str(description['sha256'])[:12]}... "
+            f"(it is damaged or another, of {found[:12]}...). Fix: copy both files again, or run the job again."
         )
     return read_tensors(path)

@@ -75,21 +75,24 @@ def read_official(
     stored = root.child("blocks")
     if stored is None:
         if phase is None:
-            raise ConfigError(f"{path} is a single block: say which layers it produces, such as --phase 0 7")
+            expected = "the layers that a single block produces"
+            raise ConfigError.of("--phase", None, f"{expected} ({path})", "write --phase 0 7")
         blocks, phases = [root], [Phase(*phase)]
     else:
         if phase is not None:
-            raise ConfigError(f"{path} holds several blocks with their thresholds: leave --phase out")
+            expected = "nothing, since the file holds several blocks with their thresholds"
+            raise ConfigError.of("--phase", list(phase), expected, "leave --phase out")
         blocks = _children(stored)
         phases = read_thresholds(thresholds or root.child("thresholds"), len(blocks), num_layers)
     for start, end in phases:
         if not 0 <= start < end:
-            raise ConfigError(f"phase {start}-{end} is none: layers count from 0, and the start comes before the end")
+            raise ConfigError.of("phase", f"{start}-{end}", "0 <= start < end, since layers count from 0", "correct it")
     if not blocks or not all(isinstance(block, StoredModule) for block in blocks):
-        raise ModelFileError(f"{path} holds no blocks of the official architecture")
+        raise ModelFileError(f"{path}: expected blocks of the official architecture. Fix: give such a file.")
     read = [_read_block(block, path) for block in blocks]
     if len({config for config, _ in read}) != 1:
-        raise ModelFileError(f"{path}: its blocks differ in shape or options ({[c for c, _ in read]})")
+        held = [c for c, _ in read]
+        raise ModelFileError(f"{path}: expected blocks of one shape (they are {held}). Fix: import them one by one.")
     made = PhaseBlocks(read[0][0], phases)
     made.to(next(iter(read[0][1].values())).dtype)
     for ours, (_, state) in zip(made, read, strict=True):
@@ -109,15 +112,17 @@ def read_thresholds(thresholds: Any, k: int, num_layers: int | None) -> list[Pha
     if isinstance(values, list | tuple):
         values = [v.item() if isinstance(v, Tensor) else v for v in values]
     if not isinstance(values, list) or not all(isinstance(v, int | float) and v == int(v) for v in values):
-        raise ConfigError(f"thresholds {thresholds!r} are no list of layers: give them as --thresholds 7 10 12")
+        raise ConfigError.of("--thresholds", thresholds, "a list of layers", "write --thresholds 7 10 12")
     values = [int(v) for v in values]
     edges = sorted({0, *values})
     if len(edges) == k:
         if num_layers is None:
-            raise ConfigError(f"thresholds {values} of {k} blocks do not say where depth ends: give --layers L")
+            expected = f"the last layer too, with {k} blocks"
+            raise ConfigError.of("--thresholds", values, expected, "give --layers L")
         edges = sorted({*edges, num_layers})
     if len(edges) != k + 1 or (num_layers is not None and edges[-1] != num_layers):
-        raise ConfigError(f"thresholds {values} do not make {k} phases of {num_layers or 'their'} layers")
+        expected = f"{k} phases of {num_layers or 'their'} layers"
+        raise ConfigError.of("--thresholds", values, expected, "correct them")
     return [Phase(start, end) for start, end in pairwise(edges)]
 
 
@@ -125,21 +130,24 @@ def _read(path: Path) -> StoredModule:
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except Exception as error:  # a damaged pickle can end in any error
-        raise ModelFileError(f"{path} is missing, damaged or no file of torch.save ({error})") from error
+        raise ModelFileError(
+            f"{path}: expected a whole file of torch.save (missing or damaged: {error}). Fix: copy it again."
+        ) from error
     foreign = [n for n in named if not any(n == r or n.startswith(f"{r}.") for r in KNOWN_ROOTS)]
     if foreign:
         raise ModelFileError(
-            f"{path} names {', '.join(foreign[:3])}, which no such checkpoint needs: it was not opened, "
-            "nothing was run. Save the modules without these attributes, where you trust the file"
+            f"{path}: expected the modules of such a checkpoint (it names {', '.join(foreign[:3])} and was not opened, "
+            "nothing was run). Fix: save the modules without these attributes, where you trust the file."
         )
     inert = [(type("Stored", (StoredModule,), {"kind": name}), name) for name in named]
     try:
         with torch.serialization.safe_globals(inert):  # type: ignore[arg-type]
             root = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ModelFileError(f"{path} cannot be read ({error})") from error
+        raise ModelFileError(f"{path}: expected a readable checkpoint ({error}). Fix: copy it again.") from error
     if not isinstance(root, StoredModule):
-        raise ModelFileError(f"{path} holds a {type(root).__name__}, no pickled module")
+        held = type(root).__name__
+        raise ModelFileError(f"{path}: expected a pickled module (it holds a {held}). Fix: give such a file.")
     return root
 
 
@@ -156,7 +164,8 @@ def _read_block(block: StoredModule, path: Path) -> tuple[BlockConfig, dict[str,
     """Options of a block, and its weights by our names; anything that our block does not have is refused."""
 
     def refuse(what: str) -> ModelFileError:
-        return ModelFileError(f"{path}: a {block.kind} with {what} is no block of the official architecture")
+        expected = f"a block of the official architecture (this {block.kind} has {what})"
+        return ModelFileError(f"{path}: expected {expected}. Fix: import blocks of that project only.")
 
     def need(module: Any, kind: str, where: str) -> StoredModule:
         if _kind(module) != kind:

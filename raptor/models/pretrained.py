@@ -28,6 +28,7 @@ def build_teacher(
     name: str,
     options: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
+    *,
     pretrained: bool = False,
     head: str | Path | None = None,
     linear_head: int = 0,
@@ -35,7 +36,6 @@ def build_teacher(
     std: Sequence[float] | None = None,
     position_std: float | None = None,
     drop_path: float | None = None,
-    *,
     published_weights: bool = True,
 ) -> Teacher:
     """Build a teacher from its configuration.
@@ -91,7 +91,7 @@ def build_teacher(
         if published_weights:
             weights = weights or published.weights
     pretrained = pretrained and weights is None
-    vit = _build(ViTSpec(name, options), pretrained)
+    vit = _build(ViTSpec(name, options), pretrained=pretrained)
     channels = int(vit.in_chans)
     spec = ViTSpec(
         name,
@@ -116,7 +116,7 @@ def build_teacher(
     return teacher
 
 
-def _build(spec: ViTSpec, pretrained: bool) -> VisionTransformer:
+def _build(spec: ViTSpec, *, pretrained: bool) -> VisionTransformer:
     if not (pretrained and follows_meta(spec.name)):
         return spec.build(pretrained=pretrained)
     # at the published size first, since timm would resize the position embedding in its own way
@@ -131,13 +131,11 @@ def _build(spec: ViTSpec, pretrained: bool) -> VisionTransformer:
 
 def _drop_evenly(vit: VisionTransformer, rate: float) -> None:
     if isinstance(rate, bool) or not 0 <= rate < 1:
-        raise ConfigError(f"teacher.drop_path={rate} is a share of the passes that skip a block: set it within 0..0.9")
+        raise ConfigError.of("teacher.drop_path", rate, "number >= 0 < 1, a share of the passes", "set it to 0.1")
     for block in vit.blocks:
         if not (hasattr(block, "drop_path1") and hasattr(block, "drop_path2")):
-            raise ConfigError(
-                f"teacher.drop_path={rate}: a {type(block).__name__} has other branches than attention and MLP; set it "
-                "to null and use teacher.options.drop_path_rate"
-            )
+            expected = f"null, since a {type(block).__name__} has other branches than attention and MLP"
+            raise ConfigError.of("teacher.drop_path", rate, expected, "use teacher.options.drop_path_rate")
         block.drop_path1, block.drop_path2 = (DropPath(rate) if rate > 0 else nn.Identity() for _ in range(2))
 
 
@@ -145,7 +143,9 @@ def _read_head(source: str | Path) -> LinearProbe:
     where = f"teacher.head={source}"
     if resolve(source).is_dir():
         if (kind := describe(source)["kind"]) != LinearProbe.kind:
-            raise ConfigError(f"{where} holds a model of kind {kind}, a LinearProbe is needed")
+            raise ConfigError.of(
+                "teacher.head", source, f"a LinearProbe (it holds a {kind})", "name the run of a probe"
+            )
         probe: LinearProbe = read(source, LinearProbe)
         return probe
     return read_linear(resolve(source), where)
@@ -155,18 +155,19 @@ def _put_head(shell: ViTStem, probe: LinearProbe, where: str) -> None:
     assert shell.linear_head is not None
     if (ours := shell.linear_head.linear.in_features) != (theirs := probe.linear.in_features):
         raise ModelFileError(
-            f"{where} takes {theirs} features, [cls, mean patch] of this teacher are {ours}: take the head of its size"
+            f"{where}: expected a head on the {ours} features of this teacher's [cls, mean patch] (it takes {theirs}). "
+            "Fix: take the head of its size."
         )
     shell.linear_head.load_state_dict(probe.state_dict())
 
 
 def _per_channel(key: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
     if len(values) != channels:
-        raise ConfigError(f"teacher.{key}={list(values)} has {len(values)} values for {channels} channels")
+        raise ConfigError.of(f"teacher.{key}", list(values), f"{channels} numbers, one a channel", "correct it")
     return tuple(float(v) for v in values)
 
 
-def read_weights(model: nn.Module, source: str | Path, key: str = "", own_head: bool = False) -> None:
+def read_weights(model: nn.Module, source: str | Path, key: str = "", *, own_head: bool = False) -> None:
     """Fill a model from a model folder, or a teacher from a plain weight file.
 
     Parameters
@@ -196,14 +197,16 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "", own_head: 
             sizes = [o.get("img_size") for o in (_vit_options(description), model.spec.options)]
             same = sizes[0] == sizes[1]  # the number of patches alone does not tell 8x8 from 4x16
             if POSITIONS in tensors:
-                tensors[POSITIONS] = fit_positions(model.shell.vit, model.spec.name, tensors[POSITIONS], same, where)
+                tensors[POSITIONS] = fit_positions(
+                    model.shell.vit, model.spec.name, tensors[POSITIONS], where, same_grid=same
+                )
             if not same:
                 tensors = fit_biases(tensors, model.grid, where)
         fill(model, (head if own_head else {}) | tensors, where)
         return
     tensors = read_tensors(source, where)
     if not isinstance(model, Teacher):
-        raise ModelFileError(f"{where} is a bare weight file, which can fill a teacher only")
+        raise ModelFileError(f"{where}: expected a model folder, not a weight file. Fix: name the folder.")
     stored = find_vit(tensors, where)
     if not own_head:  # a file of this project may hold it
         head |= {name: stored.tensors.pop(name) for name in head if name in stored.tensors}

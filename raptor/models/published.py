@@ -70,7 +70,7 @@ def is_published(name: str) -> bool:
     return name.startswith((LOCAL, HUB))
 
 
-def open_published(name: str, fetch_weights: bool = True) -> Published:
+def open_published(name: str, *, fetch_weights: bool = True) -> Published:
     """Read the description of a published model, which is fetched from the hub where it is not cached.
 
     Parameters
@@ -85,7 +85,7 @@ def open_published(name: str, fetch_weights: bool = True) -> Published:
     ConfigError
         If the folder is none of timm's, or the hub cannot be reached or has no such model.
     """
-    folder = _fetch(name, fetch_weights) if name.startswith(HUB) else Path(name.removeprefix(LOCAL))
+    folder = _fetch(name, weights=fetch_weights) if name.startswith(HUB) else Path(name.removeprefix(LOCAL))
     if not folder.is_dir():
         raise ConfigError.of("teacher.name", name, "a folder that exists", "correct the path")
     values = read_json(folder / CONFIG)
@@ -112,7 +112,7 @@ def _options(values: Mapping[str, Any], published: Mapping[str, Any]) -> dict[st
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _fetch(name: str, weights: bool) -> Path:
+def _fetch(name: str, *, weights: bool) -> Path:
     repository, _, revision = name.removeprefix(HUB).partition("@")
     wanted = [[CONFIG], [CONFIG, "*.safetensors"], [CONFIG, "*.bin", "*.pth"]]
     folder = Path()

@@ -105,7 +105,9 @@ class PhaseBlocks(nn.ModuleList, HubModel):
         self.config = config
         self.phases = [Phase(*p) for p in phases]
         if len(set(self.phases)) != len(self.phases) or not self.phases:
-            raise ConfigError(f"phases {[str(p) for p in self.phases]} must be given, each once")
+            raise ConfigError.of(
+                "phases", [str(p) for p in self.phases], "one or more phases, each once", "correct them"
+            )
         for phase in self.phases:
             with torch.random.fork_rng(devices=[], enabled=seed is not None):
                 if seed is not None:
@@ -124,7 +126,7 @@ class PhaseBlocks(nn.ModuleList, HubModel):
             If there is no block for it.
         """
         if phase not in self.phases:
-            raise ConfigError(f"no block for phase {phase} here, only for {', '.join(map(str, self.phases))}")
+            raise ConfigError.of("phase", phase, f"one of {', '.join(map(str, self.phases))}", "choose among them")
         return next(block for block in self if block.phase == phase)
 
     def applications(self) -> Iterator[tuple[RecurrentBlock, Sequence[int]]]:
@@ -149,7 +151,7 @@ class PhaseBlocks(nn.ModuleList, HubModel):
         return made
 
     def students(self) -> list[PhaseBlock]:
-        """What rolls out by itself: every block."""
+        """List what is distilled as one unit: every block."""
         return list(self)
 
     def to_config(self) -> dict[str, Any]:
@@ -191,14 +193,15 @@ class Surrogate(Backbone):
             If the blocks do not cover the teacher's layers or have another width.
         """
         if blocks.phases[-1].end != teacher.num_layers or blocks.config.width != teacher.width:
-            raise ConfigError(
-                f"blocks of width {blocks.config.width} that end at layer {blocks.phases[-1].end} do not fit a "
-                f"teacher of width {teacher.width} and {teacher.num_layers} layers"
-            )
+            shown = f"width {blocks.config.width}, end {blocks.phases[-1].end}"
+            expected = f"blocks of width {teacher.width} that end at the teacher's {teacher.num_layers} layers"
+            raise ConfigError.of("blocks", shown, expected, "choose those of this teacher")
         shape = (blocks.config.rope and blocks.config.rope.tokens, blocks.config.relative_bias)
         if shape != (blocks.config.rope and teacher.layout.num_tokens, blocks.config.relative_bias and teacher.grid):
             expected = f"blocks with positions for the teacher's {teacher.layout.num_tokens} tokens (it has {shape})"
-            raise ConfigError.of("task.blocks", blocks, expected, "train them at the same teacher.options.img_size")
+            raise ConfigError.of(
+                "task.blocks", f"k={len(blocks)}", expected, "train them at the same teacher.options.img_size"
+            )
         return cls(teacher.shell, blocks)
 
     def at_resolution_of(self, teacher: Teacher) -> Surrogate:
@@ -215,11 +218,9 @@ class Surrogate(Backbone):
         )
         same = ours.keys() == theirs.keys() and all(torch.equal(t, theirs[name]) for name, t in ours.items())
         if not same or (self.spec.mean, self.spec.std) != (teacher.spec.mean, teacher.spec.std):
-            raise ConfigError(
-                f"this surrogate takes images of {self.input_shape} and has another embedding, norm or head than the "
-                f"teacher, which takes {teacher.input_shape}: choose the teacher that it was made of, with the same "
-                "teacher.weights and teacher.head"
-            )
+            expected = f"the embedding, norm and head of the surrogate, which takes images of {self.input_shape}"
+            fix = "choose the teacher that it was made of, with the same teacher.weights and teacher.head"
+            raise ConfigError.of("teacher", f"{teacher.spec.name} of {teacher.input_shape}", expected, fix)
         return Surrogate.of_teacher(teacher, self.blocks.at_grid_of(teacher)).eval()
 
     @property
@@ -243,7 +244,7 @@ class Surrogate(Backbone):
         return str(self.phase)
 
     def students(self) -> list[Surrogate]:
-        """What rolls out by itself: the whole."""
+        """List what is distilled as one unit: the whole."""
         return [self]
 
     def teacher_forced(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -251,7 +252,7 @@ class Surrogate(Backbone):
         return tuple(x for b in self.blocks for x in b.teacher_forced(inputs[b.phase.start : b.phase.end]))
 
     def block_of(self, layer: int) -> int:
-        """Number of the block that produces a layer."""
+        """Return the number of the block that produces a layer."""
         return next(i for i, block in enumerate(self.blocks) if layer <= block.phase.end)
 
     def steps(self, x_BND: Tensor, start: int = 0, end: int | None = None) -> Iterator[Tensor]:

@@ -52,7 +52,7 @@ class Teacher(Backbone):
         return self.blocks[layer - 1](x_BND, **block_inputs(self.shell.vit)(layer))
 
     def block_of(self, layer: int) -> int:
-        """Number of the block that produces a layer."""
+        """Return the number of the block that produces a layer."""
         return layer - 1
 
     def rope_of(self, layer: int) -> Tensor | None:
@@ -115,7 +115,7 @@ class Teacher(Backbone):
 
 def freeze(module: Module) -> Module:
     """Put a module into eval mode and turn off all its gradients; returns the module."""
-    return module.eval().requires_grad_(False)
+    return module.eval().requires_grad_(requires_grad=False)
 
 
 def __getattr__(name: str) -> Any:

@@ -43,7 +43,7 @@ class TiedDepth(nn.Module):
         self.labels, self.name = list(labels), name
         k = len(set(self.labels))
         if not self.labels or set(self.labels) != set(range(k)):
-            raise ConfigError(f"labels {self.labels} of {name!r} must be the numbers 0..k-1, one for each layer")
+            raise ConfigError.of(f"labels of {name}", self.labels, "the numbers 0..k-1, one a layer", "correct them")
         self.blocks = nn.ModuleList()
         for j in range(k):
             with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -136,7 +136,7 @@ class PartitionEnsemble(nn.ModuleList, HubModel):
         super().__init__()
         self.config = config
         if len({len(of) for of in labels.values()}) != 1:
-            raise ConfigError(f"labels of {list(labels)} must be given, all for the same number of layers")
+            raise ConfigError.of("labels", list(labels), "labels, all for the same number of layers", "correct them")
         for name, of in labels.items():
             self.append(TiedDepth(config, of, name, seed))
 
@@ -149,7 +149,7 @@ class PartitionEnsemble(nn.ModuleList, HubModel):
             yield from student.applications()
 
     def students(self) -> list[TiedDepth]:
-        """What rolls out by itself: every way."""
+        """List what is distilled as one unit: every way."""
         return list(self)
 
     @property

@@ -33,10 +33,9 @@ class TokenLayout:
 
     def __post_init__(self) -> None:
         if self.cls not in (0, 1) or self.registers < 0 or self.patches < 1:
-            raise ConfigError(
-                f"token layout cls={self.cls}, registers={self.registers}, patches={self.patches} is not one "
-                "of a ViT: cls is 0 or 1, registers 0 or more, patches 1 or more"
-            )
+            value = (self.cls, self.registers, self.patches)
+            expected = "cls 0 or 1, registers >= 0, patches >= 1"
+            raise ConfigError.of("token layout", value, expected, "choose a ViT that has such tokens")
 
     @property
     def num_tokens(self) -> int:
@@ -57,7 +56,7 @@ class TokenLayout:
             If the type is unknown or this layout has none of it.
         """
         if kind not in self.types:
-            raise ConfigError(f"no tokens of type {kind!r} here: this model has {', '.join(self.types)}")
+            raise ConfigError.of("token type", kind, f"one that this model has: {', '.join(self.types)}", "choose it")
         counts = asdict(self)
         start = sum(counts[earlier] for earlier in TOKEN_TYPES[: TOKEN_TYPES.index(kind)])
         return slice(start, start + counts[kind])
@@ -90,7 +89,5 @@ class TokenLayout:
         """
         for kind in kinds:
             if kind not in self.types:
-                raise ConfigError(
-                    f"{key} asks for {kind!r} tokens, which this model does not have; "
-                    f"choose among {', '.join(self.types)}"
-                )
+                expected = f"types that this model has: {', '.join(self.types)}"
+                raise ConfigError.of(key, kind, expected, "choose among them")

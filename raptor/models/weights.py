@@ -44,8 +44,8 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     model.load_state_dict(state)
 
 
-def fit_positions(vit: VisionTransformer, name: str, position_1ND: Tensor, same_grid: bool, where: str) -> Tensor:
-    """A position embedding at the grid of a model, resized as :func:`convert` would, unless it is of the same grid.
+def fit_positions(vit: VisionTransformer, name: str, position_1ND: Tensor, where: str, *, same_grid: bool) -> Tensor:
+    """Resize a position embedding to the grid of a model as timm or Meta do, unless it is of the same grid.
 
     Raises
     ------
@@ -58,9 +58,10 @@ def fit_positions(vit: VisionTransformer, name: str, position_1ND: Tensor, same_
     prefix = 0 if getattr(vit, "no_embed_class", False) else vit.num_prefix_tokens
     old = round((position_1ND.shape[1] - prefix) ** 0.5)
     if old * old != position_1ND.shape[1] - prefix:
+        held = f"it has {position_1ND.shape[1] - prefix} patches"
         raise ModelFileError(
-            f"{where} has a position embedding for {position_1ND.shape[1] - prefix} patches, which are no square to be "
-            f"resized to {rows}x{columns}: set the teacher.options.img_size of the model that made it"
+            f"{where}: expected a position embedding of a square grid ({held}), to be resized to {rows}x{columns}. "
+            "Fix: set the teacher.options.img_size of the model that made it."
         )
     if follows_meta(name):
         return resize_position_meta(position_1ND, rows, columns)

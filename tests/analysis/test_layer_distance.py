@@ -140,7 +140,7 @@ def test_same_direction_is_near_and_opposite_is_far() -> None:
 def test_token_types_that_are_chosen_or_absent() -> None:
     assert LayerDistance(LAYOUT, "auto").types == ("cls", "patches")
     assert LayerDistance(TokenLayout(0, 2, 4), "auto").types == ("patches",)
-    with pytest.raises(ConfigError, match="tokens asks for 'cls'"):
+    with pytest.raises(ConfigError, match="tokens=cls: expected types that this model has"):
         LayerDistance(TokenLayout(0, 0, 4))
 
 

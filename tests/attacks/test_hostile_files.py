@@ -79,7 +79,7 @@ def test_weights_are_checked_before_a_model_is_built(tmp_path: Path, teacher: Te
     description = json.loads((folder / "model.json").read_text())
     description |= {"sha256": "0" * 64, "config": {"what": "no class can be built from"}}
     (folder / "model.json").write_text(json.dumps(description))
-    with pytest.raises(ModelFileError, match="damaged or not the file"):
+    with pytest.raises(ModelFileError, match="damaged or another"):
         raptor.load(folder)
 
 

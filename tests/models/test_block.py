@@ -81,7 +81,7 @@ def test_residual_stream_stays_float32_under_autocast() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"num_heads": 3}, "surrogate.block.num_heads=3 does not divide"),
+        ({"num_heads": 3}, "surrogate.block.num_heads=3: expected a divisor of"),
         ({"mlp": "relu"}, "swiglu or gelu"),
         ({"mlp_ratio": 0}, "mlp_ratio=0"),
     ],

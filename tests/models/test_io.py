@@ -54,17 +54,17 @@ def test_damaged_files_are_told_apart(tmp_path: Path, surrogate: Surrogate) -> N
             raptor.load(folder)
 
     weights.write_bytes(whole[: len(whole) // 2])
-    refused("damaged or not the file")
+    refused("damaged or another")
     flipped = bytearray(whole)
     flipped[-100] ^= 1
     weights.write_bytes(bytes(flipped))
-    refused("damaged or not the file")
+    refused("damaged or another")
     weights.unlink()
-    refused("has no model.safetensors")
+    refused("expected model.safetensors there")
     weights.write_bytes(whole)
 
     description.write_text(text[:50])
-    refused("model.json is damaged")
+    refused("model.json: expected JSON")
     description.write_text(json.dumps({"architecture": "somebody else's"}))
     refused("was not written by raptor")
     description.write_text(json.dumps({**json.loads(text), "version": 99}))
@@ -72,9 +72,9 @@ def test_damaged_files_are_told_apart(tmp_path: Path, surrogate: Surrogate) -> N
     broken = json.loads(text)
     del broken["config"]["boundaries"]
     description.write_text(json.dumps(broken))
-    refused("does not describe a model.*boundaries")
+    refused("expected what describes a model.*boundaries")
     description.unlink()
-    refused("has no model.json")
+    refused("it has no model.json")
     with pytest.raises(ModelFileError, match="does not exist"):
         raptor.load(tmp_path / "nowhere")
     with pytest.raises(ModelFileError, match="is a file"):

@@ -38,7 +38,7 @@ def test_any_range_of_layers_is_a_piece_of_the_rollout(teacher: Teacher, block_c
             part = surrogate.layers(acts[:, start], start, end)
             assert part.shape[1] == end - start
             assert torch.allclose(part, acts[:, start + 1 : end + 1], atol=1e-6)
-    with pytest.raises(ConfigError, match=r"layers 2\.\.1 do not lie within 0\.\.4"):
+    with pytest.raises(ConfigError, match=r"layers=2\.\.1: expected a range within 0\.\.4"):
         surrogate.layers(x, 2, 1)
 
 

@@ -90,7 +90,7 @@ def test_other_architectures_and_names_are_refused() -> None:
         build_teacher("vit_smal_patch16_224")
     with pytest.raises(ConfigError, match="nonsense"):
         build_teacher("vit_tiny_patch16_224", {"nonsense": 3})
-    with pytest.raises(ConfigError, match="2 values for 1 channels"):
+    with pytest.raises(ConfigError, match=r"mean=\[0\.5,0\.5\]: expected 1 numbers"):
         build_teacher("vit_tiny_patch16_224", TINY, mean=[0.5, 0.5], std=[0.5])
 
 
@@ -156,5 +156,5 @@ def test_stochastic_depth_grows_with_depth_or_is_even(rate: float | None, rates:
 
 @pytest.mark.parametrize("rate", [1.0, -0.1, True])
 def test_a_rate_of_stochastic_depth_is_a_share(rate: float) -> None:
-    with pytest.raises(ConfigError, match=rf"teacher\.drop_path={rate} is a share"):
+    with pytest.raises(ConfigError, match=rf"(?i)teacher\.drop_path={rate}: expected number >= 0 < 1"):
         build_teacher("vit_tiny_patch16_224", {**TINY, "depth": 2}, mean=[0.3], std=[0.4], drop_path=rate)

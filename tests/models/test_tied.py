@@ -81,7 +81,7 @@ def test_a_set_survives_the_disk(block_config: BlockConfig, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("labels", [[0, 2, 2, 0], [1, 1], []])
 def test_labels_that_leave_a_number_out(block_config: BlockConfig, labels: list[int]) -> None:
-    with pytest.raises(ConfigError, match=r"'odd' must be the numbers 0..k-1"):
+    with pytest.raises(ConfigError, match=r"labels of odd=.*: expected the numbers 0..k-1"):
         TiedDepth(block_config, labels, "odd")
 
 

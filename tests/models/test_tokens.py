@@ -20,11 +20,11 @@ def test_absent_types_are_named() -> None:
     layout = TokenLayout(cls=0, registers=0, patches=4)
     assert layout.types == ("patches",)
     assert layout.features(torch.ones(2, 4, 3)).shape == (2, 3)
-    with pytest.raises(ConfigError, match="has patches"):
+    with pytest.raises(ConfigError, match="has: patches"):
         layout.slice("cls")
-    with pytest.raises(ConfigError, match="tokens asks for 'registers'"):
+    with pytest.raises(ConfigError, match="tokens=registers: expected types that this model has"):
         layout.require(["registers"], "tokens")
-    with pytest.raises(ConfigError, match="patches 1 or more"):
+    with pytest.raises(ConfigError, match="patches >= 1"):
         TokenLayout(1, 0, 0)
 
 

@@ -90,7 +90,7 @@ def test_a_surrogate_is_probed_at_the_size_of_its_teacher(teacher: Teacher, tmp_
     assert torch.equal(probe.backbone(images), expected)
     assert probe.backbone.layout.patches == 6
     wide.shell.vit.norm.weight.data += 1
-    with pytest.raises(ConfigError, match="another embedding, norm or head than the teacher"):
+    with pytest.raises(ConfigError, match="expected the embedding, norm and head of the surrogate"):
         linear_probe(wide, data, str(folder))
 
 
