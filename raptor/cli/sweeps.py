@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+import raptor.cli.resolvers  # noqa: F401  # what configurations interpolate with
 from raptor.cli.arguments import without_null_groups
 from raptor.errors import ConfigError
 from raptor.utils.files import CONFIGS
