@@ -105,6 +105,8 @@ class Record:
             slurm = self.status["slurm"]
             self.status["slurm"] = slurm | {"restarts": slurm.get("restarts", 0) + 1}
             self.update(state="preempted", preempted=self.status["preempted"] + 1)
+        elif signals.is_requeue_refused():
+            self.update(state="failed", error=what)
         elif isinstance(error, KeyboardInterrupt | SystemExit | Unfinished) or signals.is_stop_requested():
             self.update(state="interrupted", error=f"stopped by {signals.reason()}" if signals.reason() else what)
         else:

@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from raptor.errors import LaunchError
+
 log = logging.getLogger(__name__)
 
 WARNING, END, INTERRUPT, HANG_UP = signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP
@@ -38,6 +40,7 @@ class _State:
     is_deferred: bool = False  # whether a training will save and call stop()
     requeue: Callable[[int, Any], Any] | None = None
     is_requeued: bool = False
+    is_requeue_refused: bool = False
     is_ending: bool = False
     on_forced_exit: Callable[[], object] | None = None
     previous: dict[int, Any] = field(default_factory=dict)
@@ -164,6 +167,11 @@ def is_requeued() -> bool:
     return _state.is_requeued
 
 
+def is_requeue_refused() -> bool:
+    """Whether this process ends because its job may not go back into the queue any more."""
+    return _state.is_requeue_refused
+
+
 def defer_exit_until_saved() -> None:
     """Leave the end to a training, which checks :func:`is_stop_requested`, saves and calls :func:`stop`."""
     _state.is_deferred = True
@@ -183,9 +191,11 @@ def stop() -> None:
         if _state.requeue is not None:
             try:
                 _state.requeue(WARNING, None)  # submitit's: requeues the job and exits
-            except Exception:
-                _state.is_requeued = False  # it has run out of time too often
-                raise
+            except Exception as refused:  # it has run out of time too often
+                _state.is_requeued, _state.is_requeue_refused = False, True
+                expected = f"time for all steps in fewer attempts ({refused})"
+                fix = "set hydra.launcher.timeout_min or max_num_timeout higher; the same command continues"
+                raise LaunchError.of("hydra.launcher", "slurm", expected, fix) from None
         if _state.grace < math.inf:
             time.sleep(_state.grace)  # an early end of one rank would end the others before they are requeued
     sys.exit(exit_code() or 128 + END)

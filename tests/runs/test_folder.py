@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,6 +68,34 @@ def test_failure_and_interruption_are_told_with_their_reason(tmp_path: Path) -> 
     with pytest.raises(ConfigError), run.recording():
         raise ConfigError("mend this")
     assert "mend this" in status(run)["error"]
+
+
+OUT_OF_TIME = """
+import os, signal, sys
+from pathlib import Path
+from raptor.runs.record import Record
+from raptor.utils import signals
+
+def refuse(signum, frame):
+    raise RuntimeError("timed-out too many times")
+
+signal.signal(signal.SIGUSR2, refuse)  # as submitit's handler does in the end
+signals.install(grace=2.0)
+record = Record(Path(sys.argv[1]), {}, has_result=True)
+record.begin({})
+try:
+    os.kill(os.getpid(), signal.SIGUSR2)
+except Exception as error:
+    record.end(error)
+"""
+
+
+def test_a_job_that_slurm_continues_no_more_has_failed(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", OUT_OF_TIME, tmp_path], check=True)
+    found = json.loads((tmp_path / "status.json").read_text())
+    assert found["state"] == "failed"
+    assert "timed-out too many times" in found["error"]
+    assert "the same command continues" in found["error"]
 
 
 def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
