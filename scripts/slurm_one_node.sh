@@ -1,18 +1,27 @@
 #!/usr/bin/env bash
-# A real SLURM of one node on this machine, for the tests and to try things out: slurm_one_node.sh start|stop DIR
+# A real SLURM on this machine, for the tests and to try things out: slurm_one_node.sh start|stop DIR [--nodes N]
+# With --nodes it has N nodes, node1 to nodeN: a slurmd for each, whose process id is in DIR/slurmd.nodeI.pid. A node
+# that does not answer for 10 seconds counts as dead; "node DIR nodeI" starts its slurmd again.
 # It needs root and Debian's packages (apt-get install slurmctld slurmd slurm-client munge); all its files are in DIR,
 # its ports are its own, and its two GPUs stand in for real ones (they are the null device).
 # "start" ends by printing what to put into the environment:  eval "$(scripts/slurm_one_node.sh start DIR)"
 set -euo pipefail
-usage() { echo "usage: $0 start|stop DIR" >&2; exit 2; }
-[[ $# -eq 2 ]] || usage
+usage() { echo "usage: $0 start|stop DIR [--nodes N] | node DIR NAME" >&2; exit 2; }
+[[ $# -ge 2 ]] || usage
+nodes=1
+case $1:$# in
+  start:4) [[ $3 == --nodes && $4 =~ ^[1-9][0-9]*$ ]] || usage; nodes=$4 ;;
+  start:2 | stop:2 | node:3) ;;
+  *) usage ;;
+esac
 mkdir -p "$2"
 dir=$(cd "$2" && pwd)
 
 stop() {
-  local name pid
-  for name in slurmd slurmctld munged; do
-    [[ -f $dir/$name.pid ]] || continue
+  local file name pid
+  for file in "$dir"/slurmd.*.pid "$dir/slurmctld.pid" "$dir/munged.pid"; do
+    [[ -f $file ]] || continue
+    name=$(basename "$file" .pid)
     pid=$(cat "$dir/$name.pid")
     kill "$pid" 2>/dev/null || true
     for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
@@ -30,17 +39,22 @@ wait_for() {
 }
 
 free_ports() {
-  python3 - <<'PY'
-import socket
-sockets = [socket.socket() for _ in range(2)]
+  python3 - "$1" <<'PY'
+import socket, sys
+sockets = [socket.socket() for _ in range(int(sys.argv[1]))]
 for s in sockets:
     s.bind(("127.0.0.1", 0))
 print(*(s.getsockname()[1] for s in sockets))
 PY
 }
 
+start_node() {
+  slurmd -f "$SLURM_CONF" -N "$1" >>"$dir/slurmd.out" 2>&1
+  wait_for 30 bash -c "sinfo -h -n '$1' -o %T | grep -qE '^(idle|mixed|allocated)$'"
+}
+
 start() {
-  local host cores memory ctl_port node_port program
+  local host cores memory ports names program i
   [[ $EUID -eq 0 ]] || { echo "$0: SLURM's daemons need root" >&2; exit 1; }
   for program in slurmctld slurmd squeue munged; do
     command -v "$program" >/dev/null || PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || {
@@ -49,7 +63,9 @@ start() {
   export PATH=$PATH:/usr/sbin
   stop
   host=$(hostname -s) cores=$(nproc) memory=$(($(grep -oP 'MemTotal:\s+\K\d+' /proc/meminfo) / 1024 * 9 / 10))
-  read -r ctl_port node_port < <(free_ports)
+  read -ra ports < <(free_ports $((nodes + 1)))
+  names=("$host")
+  if ((nodes > 1)); then mapfile -t names < <(seq -f 'node%.0f' "$nodes"); fi
   mkdir -p "$dir"/{state,spool,munge}
   for i in 0 1; do [[ -e $dir/gpu$i ]] || mknod -m 666 "$dir/gpu$i" c 1 3; done
 
@@ -71,14 +87,13 @@ SlurmctldHost=$host(127.0.0.1)
 AuthType=auth/munge
 AuthInfo=socket=$dir/socket/munge
 SlurmUser=root
-SlurmctldPort=$ctl_port
-SlurmdPort=$node_port
+SlurmctldPort=${ports[0]}
 SlurmctldPidFile=$dir/slurmctld.pid
-SlurmdPidFile=$dir/slurmd.pid
+SlurmdPidFile=$dir/slurmd.%n.pid
 SlurmctldLogFile=$dir/slurmctld.log
-SlurmdLogFile=$dir/slurmd.log
+SlurmdLogFile=$dir/slurmd.%n.log
 StateSaveLocation=$dir/state
-SlurmdSpoolDir=$dir/spool
+SlurmdSpoolDir=$dir/spool/%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -91,22 +106,24 @@ KillWait=10
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
 DefMemPerNode=$((memory / 8))
 MpiDefault=none
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory Gres=gpu:2 State=UNKNOWN
-PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
 EOF
-  cat >"$dir/gres.conf" <<EOF
-NodeName=$host Name=gpu File=$dir/gpu0
-NodeName=$host Name=gpu File=$dir/gpu1
-EOF
+  ((nodes == 1)) || echo "SlurmdTimeout=10" >>"$dir/slurm.conf"
+  : >"$dir/gres.conf"
+  for i in "${!names[@]}"; do
+    echo "NodeName=${names[i]} NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[i + 1]} CPUs=$cores" \
+      "RealMemory=$memory Gres=gpu:2 State=UNKNOWN" >>"$dir/slurm.conf"
+    echo "NodeName=${names[i]} Name=gpu File=$dir/gpu[0-1]" >>"$dir/gres.conf"
+    mkdir -p "$dir/spool/${names[i]}"
+  done
   export SLURM_CONF=$dir/slurm.conf
   slurmctld -f "$SLURM_CONF" >>"$dir/slurmctld.out" 2>&1
-  slurmd -f "$SLURM_CONF" -N "$host" >>"$dir/slurmd.out" 2>&1
-  wait_for 30 bash -c "sinfo -h -o %T | grep -qE 'idle|mixed|allocated'"
+  for i in "${names[@]}"; do start_node "$i"; done
   echo "export SLURM_CONF=$dir/slurm.conf"
 }
 
 case $1 in
   start) start ;;
   stop) stop ;;
-  *) usage ;;
+  node) SLURM_CONF=$dir/slurm.conf PATH=$PATH:/usr/sbin start_node "$3" ;;
 esac

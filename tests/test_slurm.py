@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ ON_SLURM = [
     "hydra.launcher.timeout_min=10",
     "trainer.enable_progress_bar=false",
 ]
-SLOW = "+callbacks.slow={_target_: tests.slow.SlowSteps, seconds: 0.1}"
+SLOW = "+callbacks.slow={_target_: tests.slow.SlowSteps}"
 TRAINING = [
     "study=study",
     "trainer.max_steps=150",
@@ -64,9 +65,9 @@ def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     raise AssertionError(f"not within {seconds} s; queue: {call('squeue', '-h').stdout}")
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """SLURM with two stand-in GPUs."""
+@contextmanager
+def slurm(*options: str) -> Iterator[Path]:
+    """A SLURM with two stand-in GPUs on each node; its folder."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin"
     if os.geteuid() != 0:
         pytest.skip("SLURM's daemons need root")
@@ -74,13 +75,20 @@ def cluster() -> Iterator[None]:
         pytest.skip(f"no {missing[0]} here: apt-get install slurmctld slurmd slurm-client munge")
     folder = tempfile.mkdtemp(prefix="raptor-slurm-")  # not pytest's, which munge's user may not enter
     try:
-        started = call(str(SCRIPT), "start", folder)
+        started = call(str(SCRIPT), "start", folder, *options)
         os.environ["SLURM_CONF"] = started.stdout.strip().removeprefix("export SLURM_CONF=")
-        yield
+        yield Path(folder)
     finally:
         os.environ.pop("SLURM_CONF", None)
         call(str(SCRIPT), "stop", folder, check=False)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """SLURM with one node."""
+    with slurm():
+        yield
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -126,7 +134,10 @@ def submit(cwd: Path, *more: str, name: str = "run") -> str:
 @pytest.fixture(scope="module")
 def whole(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Fingerprint of the weights of a training that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
+    return undisturbed(tmp_path_factory.mktemp("whole"))
+
+
+def undisturbed(folder: Path) -> str:
     raptor("train", *TRAINING, "trainer.enable_progress_bar=false", "name=run", cwd=folder)
     return fingerprint(folder / "runs" / "study" / "run")
 
@@ -179,10 +190,11 @@ def test_disturbed_jobs_end_in_the_same_weights(
     assert fingerprint(folder) == whole
 
 
-def test_out_of_time_and_on(whole: str, tmp_path: Path) -> None:
+def test_out_of_time_and_on(whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real time limit: SLURM warns, the job saves and is requeued; once too often, and it fails and says why."""
     limits = ["hydra.launcher.signal_delay_s=90", "hydra.launcher.max_num_timeout=1"]
-    ident = submit(tmp_path, *limits, SLOW.replace("0.1", "0.8"))  # longer than two attempts last
+    monkeypatch.setenv("SLOW_STEPS", "0.8")  # longer than two attempts last
+    ident = submit(tmp_path, *limits, SLOW)
     folder = tmp_path / "runs" / "study" / "run"
     limit_soon(folder, ident)
     until(lambda: status(folder).get("state") == "preempted")
@@ -192,12 +204,14 @@ def test_out_of_time_and_on(whole: str, tmp_path: Path) -> None:
     assert "timed-out too many times" in status(folder)["error"]
     (row,), code = rows(folder.parent)
     assert (row["state"], code) == ("failed", 1)
-    submit(tmp_path)
+    monkeypatch.setenv("SLOW_STEPS", "0")
+    submit(tmp_path, SLOW)
     assert wait_for_the_end(folder.parent) == {"run": "done"}
     assert fingerprint(folder) == whole
 
 
-def test_ten_random_kills(whole: str, tmp_path: Path) -> None:
+def test_ten_random_kills(whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLOW_STEPS", "0.1")
     rng, folder = random.Random(0), tmp_path / "runs" / "study" / "run"
     kills = 0
     for _ in range(10):
@@ -211,7 +225,8 @@ def test_ten_random_kills(whole: str, tmp_path: Path) -> None:
         os.kill(int(found["pid"]), signal.SIGKILL)
         kills += 1
         until(lambda: rows(folder.parent)[0][0]["state"] == "stale")
-    submit(tmp_path)
+    monkeypatch.setenv("SLOW_STEPS", "0")
+    submit(tmp_path, SLOW)
     assert wait_for_the_end(folder.parent) == {"run": "done"}
     assert kills == 10
     assert fingerprint(folder) == whole
@@ -269,13 +284,14 @@ def test_one_bad_job_fails_alone_and_runs_alone_once_mended(cluster: None, tmp_p
 def test_what_is_edited_after_submission_changes_nothing(cluster: None, tmp_path: Path) -> None:
     recipe = tmp_path / "mine" / "recipe" / "mine.yaml"
     recipe.parent.mkdir(parents=True)
-    recipe.write_text((REPOSITORY / "configs/recipe/small.yaml").read_text() + "\nmark: 1\n")
-    arguments = ["--config-dir", str(recipe.parents[1]), "recipe=mine", "trainer.max_steps=${recipe.mark}"]
+    small = (REPOSITORY / "configs/recipe/small.yaml").read_text()
+    recipe.write_text(small.replace("steps: 1000", "steps: 1"))
+    arguments = ["--config-dir", str(recipe.parents[1]), "recipe=mine"]
     held = ["study=study", "name=run", "trainer.limit_val_batches=1", "+hydra.launcher.sbatch.hold=true"]
     raptor("train", "-m", *arguments, *ON_SLURM, *held, cwd=tmp_path)
     folder = tmp_path / "runs" / "study" / "run"
     assert status(folder)["state"] == "queued"
-    recipe.write_text(recipe.read_text().replace("mark: 1", "mark: 7"))
+    recipe.write_text(small.replace("steps: 1000", "steps: 7"))
     call("scontrol", "release", status(folder)["slurm"]["job"])
     assert wait_for_the_end(folder.parent) == {"run": "done"}
     assert (read_json(folder / "result.json") or {})["steps"] == 1
