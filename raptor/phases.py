@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from omegaconf import DictConfig
 
-from raptor.analysis.layer_distance import MEASURES
+from raptor.analysis.measures import MEASURES
 from raptor.cli.choices import compose_option, has_option
 from raptor.cli.command import command
 from raptor.data.options import DataNode

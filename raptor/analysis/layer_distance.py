@@ -30,19 +30,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raptor.analysis.measures import MEASURES
 from raptor.errors import ConfigError
 
 if TYPE_CHECKING:
     from raptor.models.tokens import TokenLayout
 
 DEFAULT_TYPES = ("cls", "patches")
-MEASURES = ("cosine", "centred", "mse", "cka")
-LABELS = {
-    "cosine": "1 - cosine",
-    "centred": "1 - centred cosine",
-    "mse": "mean squared difference",
-    "cka": "1 - CKA",
-}
 GROUPS = 128
 MINIBATCH = 32  # images of one estimate of HSIC
 LEAST_MINIBATCH = 4  # below, unbiased HSIC does not exist
@@ -61,7 +55,7 @@ class LayerDistance:
     types
         Token types to average over; ``"auto"`` takes those of the default types that the layout has.
     measure
-        One of :data:`MEASURES`.
+        One of :data:`raptor.analysis.measures.MEASURES`.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from raptor.analysis.layer_distance import LABELS
+from raptor.analysis.measures import LABELS
 from raptor.partition.maxcut import Matrix
 from raptor.reporting.style import new_figure
 

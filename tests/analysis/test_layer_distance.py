@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from raptor.analysis.layer_distance import MEASURES, LayerDistance, unbiased_hsic
+from raptor.analysis.layer_distance import LayerDistance, unbiased_hsic
+from raptor.analysis.measures import MEASURES
 from raptor.errors import ConfigError
 from raptor.models.tokens import TokenLayout
 

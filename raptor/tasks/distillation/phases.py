@@ -42,7 +42,7 @@ def stream_distance(
     images
         Number of training images, None for all.
     measure
-        One of :data:`raptor.analysis.layer_distance.MEASURES`.
+        One of :data:`raptor.analysis.measures.MEASURES`.
     """
     from rich.progress import track
 
