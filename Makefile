@@ -49,7 +49,14 @@ coverage: .venv/ready ## Run all tests and report the lines and branches that th
 attack: .venv/ready ## Run the long lists of deaths, damages and races; about an hour
 	$(BIN)/python -m pytest -n $(WORKERS) -m attack tests/attacks
 
-docs: .venv/ready ## Check the docs: links, commands, the tree of the repository, notebooks
+.venv/ready-docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+site: .venv/ready-docs ## Build the documentation site in site/, without a network; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+docs: site ## Build the site, and check links, commands, the tree of the repository, notebooks
 	$(PYTEST) -m docs
 
 test-lowest: ## Run the fast tests with the oldest libraries that pyproject.toml allows, in .venv-lowest; needs uv
@@ -67,6 +74,6 @@ assets: .venv/ready ## Rebuild what ships from runs: the digits ViT, pictures an
 	$(BIN)/python scripts/make_assets.py
 
 clean: ## Remove the environments and caches, keep runs
-	rm -rf .venv .venv-lowest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage coverage.xml build dist
+	rm -rf .venv .venv-lowest site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage coverage.xml build dist
 
-.PHONY: help env demo mini test lint check dev coverage attack docs test-lowest lock bench assets clean
+.PHONY: help env demo mini test lint check dev coverage attack site docs test-lowest lock bench assets clean

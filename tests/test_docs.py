@@ -121,3 +121,15 @@ def test_the_keys_and_values_of_a_command_are_valid(page: str, command: str, wor
                 importlib.import_module(f"raptor.{command}").main.parse(config)
             except ConfigError as error:  # the reader's own run decides the teacher
                 assert "expected a run folder with config.yaml" in str(error)
+
+
+def test_the_pages_of_the_site_are_made_from_code() -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is in the extra docs")
+    site = importlib.import_module("scripts.docs_site")
+    assert site.room_of("raptor/models/block.py") == "models"
+    assert site.room_of("raptor/train.py") == "commands"
+    assert site.room_of("pyproject.toml") is None
+    page = site.options_page()
+    assert "| `surrogate.block.depth_scaling` |" in page
+    assert re.search(r"\| `trainer.refresh_every` \|.*\*watches\*", page)
+    assert "raptor.models.block" in site.api_page("models")

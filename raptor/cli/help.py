@@ -43,7 +43,7 @@ def show_options(root: type[RunOptions], topics: Sequence[str], overrides: Seque
     console = Console()
     for topic in topics:
         node = OmegaConf.select(config, topic.replace("/", "."))
-        cls = _class_of(root, topic, node)
+        cls = class_of(root, topic, node)
         if cls is None:
             names = [key.name for key in keys(root)]
             raise unknown_key(topic, None, names)
@@ -53,7 +53,7 @@ def show_options(root: type[RunOptions], topics: Sequence[str], overrides: Seque
             console.print(Text(f"{topic}=" + " | ".join(options) + "\n"), soft_wrap=True)
 
 
-def _class_of(root: Any, topic: str, node: Any) -> Any:
+def class_of(root: Any, topic: str, node: Any) -> Any:
     """Find what describes a node: the class of its target, or the class that its parent declares."""
     target = OmegaConf.select(node, TARGET) if OmegaConf.is_dict(node) else None
     if target is not None:
@@ -71,14 +71,14 @@ def _class_of(root: Any, topic: str, node: Any) -> Any:
 def _print(console: Console, topic: str, cls: Any, node: Any) -> None:
     doc = " ".join((getattr(cls, "__doc__", "") or "").strip().split("\n\n")[0].split())
     console.print(Text(f"{topic}: {doc}", style="bold"), "")
-    for name, value, facts, meaning in _rows(topic, cls, node):
+    for name, value, facts, meaning in rows_of(topic, cls, node):
         console.print(Text(f"{name} = {value}", style="cyan"), Text(facts, style="dim"))
         if meaning:
             console.print(Padding(Text(meaning), (0, 0, 0, 4)))
     console.print("")
 
 
-def _rows(topic: str, cls: Any, node: Any) -> Iterator[tuple[str, str, str, str]]:
+def rows_of(topic: str, cls: Any, node: Any) -> Iterator[tuple[str, str, str, str]]:
     """List the keys of a node: name, value, facts about valid values, meaning."""
     if not is_options(cls):
         for name, value in (node or {}).items() if OmegaConf.is_dict(node) else ():
