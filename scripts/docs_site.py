@@ -157,9 +157,10 @@ def _nodes(group: str, config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     """List the nodes that a group fills: itself, or what stands under it by name."""
     node = config.get(group)
     yield group, node
-    for name, value in (OmegaConf.to_container(node, resolve=False) or {}).items():
+    values = OmegaConf.to_container(node, resolve=False)
+    for name, value in values.items() if isinstance(values, dict) else ():
         if isinstance(value, dict) and TARGET in value:
-            yield f"{group}.{name}", OmegaConf.create(value)
+            yield f"{group}.{name!s}", OmegaConf.create(value)
 
 
 def _classes(topic: str, cls: Any) -> Iterator[tuple[str, type]]:

@@ -87,7 +87,7 @@ def rows_of(topic: str, cls: Any, node: Any) -> Iterator[tuple[str, str, str, st
     for key in keys(cls):
         value = OmegaConf.select(node, key.name) if OmegaConf.is_dict(node) else None
         classes = node_classes(key.type)
-        facts = [f"a node: see --help {topic}.{key.name}" if classes else key.expected]
+        facts = [f"a node: see --help {f'{topic}.{key.name}'.lstrip('.')}" if classes else key.expected]
         if not classes:
             facts.append("required" if key.default is MISSING else f"default {show(key.default)}")
         if not key.identity:

@@ -34,7 +34,7 @@ class JobSpec:
     grace
         Seconds between SLURM's warning and the end.
     about
-        Of :func:`raptor.runs.provenance.about` at submission.
+        What the table of :mod:`raptor.status` shows of the run.
     """
 
     command: str

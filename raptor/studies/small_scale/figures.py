@@ -121,7 +121,7 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table
-        Of :func:`raptor.studies.small_scale.statistics.along`.
+        Of :func:`raptor.studies.small_scale.statistics.summarize_by`.
     by
         ``"drop_path"`` or ``"step"``; by step there are lines for each drop rate.
     control
