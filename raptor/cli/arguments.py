@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def without_null_groups(config_name: str, arguments: Sequence[str]) -> list[str]
         else:
             found.append(argument)
     return found
+
+
+def with_new_keys(arguments: Sequence[str]) -> list[str]:
+    """Let a mapping bring keys that the YAML file lacks: ``KEY={...}`` becomes ``++KEY={...}``.
+
+    Hydra refuses them as unknown. The typed options know better which keys a node takes, and name the unknown ones.
+    """
+    return [f"++{a}" if re.match(r"(?!hydra\.)[\w.]+=\s*\{", a) else a for a in arguments]
 
 
 def expand_home() -> None:

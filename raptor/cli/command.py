@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import sweeps
-from raptor.cli.arguments import expand_home, read_arguments, without_null_groups
+from raptor.cli.arguments import expand_home, read_arguments, with_new_keys, without_null_groups
 from raptor.cli.logs import replace_unprintable, set_up_logging
 from raptor.cli.messages import explain
 from raptor.errors import ConfigError
@@ -77,7 +77,7 @@ class Command(Generic[Options]):
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         replace_unprintable()
         expand_home()
-        sys.argv[1:] = without_null_groups(self.name, sys.argv[1:])
+        sys.argv[1:] = with_new_keys(without_null_groups(self.name, sys.argv[1:]))
         arguments = read_arguments(sys.argv[1:])
         try:
             if arguments.help and (topics := [o for o in arguments.overrides if "=" not in o]):

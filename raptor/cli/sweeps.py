@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import raptor.cli.resolvers  # noqa: F401  # what configurations interpolate with
-from raptor.cli.arguments import without_null_groups
+from raptor.cli.arguments import with_new_keys, without_null_groups
 from raptor.errors import ConfigError
 from raptor.utils.files import CONFIGS
 
@@ -53,11 +53,11 @@ def jobs(config_name: str, overrides: Sequence[str]) -> list[Job]:
     overrides
         As on the command line; what they leave open is swept as ``hydra.sweeper.params`` says.
     """
-    overrides = without_null_groups(config_name, overrides)
+    overrides = with_new_keys(without_null_groups(config_name, overrides))
     running = GlobalHydra.instance().is_initialized()  # a command that asks: its search path holds here too
     with nullcontext() if running else hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         root = hydra.compose(config_name, [o for o in overrides if not _sweeps(o)], return_hydra_config=True)
-        given = {o.split("=")[0] for o in overrides}
+        given = {o.split("=")[0].lstrip("+") for o in overrides}
         params = [f"{k}={v}" for k, v in (root.hydra.sweeper.params or {}).items() if k not in given]
         parsed = OverridesParser.create().parse_overrides([*params, *overrides])
         choices = {override.get_key_element(): _choices(override) for override in parsed}  # the last of a key counts
