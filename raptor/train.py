@@ -94,6 +94,7 @@ def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
     teacher, data = options.teacher.build(), options.data.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=options.seed)
     trainer = build_trainer(options.trainer, options.logger, options.callbacks, run, data)
+    planned = data.steps // options.trainer.accumulate_grad_batches
     context = Context(teacher, data, options.activations.build(), options.surrogate, options.seed)
     task = options.task.build(context)
     check_processes(trainer, task, data)
@@ -115,7 +116,7 @@ def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
         "metrics": metrics,
         **task.details(),
         "steps": trainer.global_step,
-        **({"ended_early": left} if (left := steps_left(trainer)) > 0 else {}),
+        **({"ended_early": left} if (left := steps_left(trainer, planned)) > 0 else {}),
         "seconds": round(time.monotonic() - begin, 1),
         "history": curves(read_metrics(run.path)),
     }

@@ -288,5 +288,6 @@ class RunFolder:
             "versions": provenance.versions(),
         }
         write_json(self.path / RESULT, result)
-        self.update(state="finished", **({"step": result["steps"]} if "steps" in result else {}))
+        shown = {"steps": "step", "ended_early": "ended_early"}
+        self.update(state="finished", **{name: result[key] for key, name in shown.items() if key in result})
         return read_json(self.path / RESULT) or {}

@@ -55,7 +55,8 @@ def state_of(folder: Path, status: Mapping[str, Any], queue: Mapping[str, str] |
     """
     recorded = str(status.get("state", "no status"))
     if recorded == "finished":
-        return State("done")
+        left = status.get("ended_early")
+        return State("done", f"ended {left} steps early" if left else "")
     ident: str | None = (status.get("slurm") or {}).get("job")
     if recorded == "failed" and (queue or {}).get(ident or "", "gone") not in PENDING:
         return State("failed", status.get("error", ""))

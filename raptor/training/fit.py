@@ -61,11 +61,20 @@ def fit(trainer: pl.Trainer, task: Any, data: Any, hyperparameters: Mapping[str,
     return metrics
 
 
-def steps_left(trainer: pl.Trainer) -> int:
-    """Return the steps that a callback left out by ending the training early."""
-    left = trainer.max_steps - trainer.global_step
+def steps_left(trainer: pl.Trainer, planned: int) -> int:
+    """Return the steps that were left out, by a callback or by ``trainer.fast_dev_run``, and say so.
+
+    Parameters
+    ----------
+    trainer
+        After its training.
+    planned
+        Steps of the whole training.
+    """
+    left = planned - trainer.global_step
     if left > 0:
-        log.warning("a callback ended the training at step %d of %d", trainer.global_step, trainer.max_steps)
+        by = "trainer.fast_dev_run" if trainer.fast_dev_run else "a callback"  # type: ignore[attr-defined]
+        log.warning("%s ended the training at step %d of %d", by, trainer.global_step, planned)
     return left
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from raptor.training.refused import REFUSED
 from raptor.utils.options import Choice, Invalid, option, options
 
 if TYPE_CHECKING:
@@ -179,6 +182,8 @@ PRECISIONS = Literal["32-true", "bf16-mixed", "16-mixed"]
 class TrainerOptions:
     """Lightning's trainer, and how blocks are executed."""
 
+    refused: ClassVar[Mapping[str, tuple[str, str]]] = REFUSED
+
     compile: bool = option("Compile each block by itself; pays on a GPU", default=False)
     recompute: bool = option(
         "Recompute the inside of tied blocks in the backward pass: less memory, more time", default=False
@@ -207,16 +212,16 @@ class TrainerOptions:
     gradient_clip_algorithm: Literal["norm"] = option("Kind of clipping", default="norm")
     accumulate_grad_batches: int = option("Batches for one optimiser step", default=1, ge=1)
     val_check_interval: int | float | None = option(
-        "Batches, or share of the training, between validations", default=250, gt=0
+        "Batches, or share of the training up to 1.0, between validations; null validates at the end",
+        default=250,
+        gt=0,
     )
     check_val_every_n_epoch: int | None = option(
         "Epochs between validations, instead of val_check_interval", default=None, ge=1
     )
-    limit_train_batches: int | float | None = option("Batches of an epoch, or their share", default=None, ge=0)
+    limit_train_batches: int | float | None = option("Refused: one epoch is the whole training", default=None, ge=0)
     limit_val_batches: int | float | None = option("Batches of a validation, or their share", default=None, ge=0)
-    overfit_batches: int | float = option(
-        "Train on this many batches, or this share, again and again", default=0.0, ge=0
-    )
+    overfit_batches: int | float = option("Refused: batches are a function of seed and step", default=0.0, ge=0)
     fast_dev_run: bool | int = option("Run one batch, or so many, of training and validation", default=False)
     num_sanity_val_steps: int = option(
         "Validation batches before training; -1 is all", default=0, ge=-1, identity=False
@@ -237,15 +242,48 @@ class TrainerOptions:
     def __post_init__(self) -> None:
         if self.max_steps in (None, -1) and self.max_epochs in (None, -1):
             raise Invalid("max_steps", self.max_steps, "a limit in max_steps or max_epochs", "set one of them to >= 0")
-        for key in ("overfit_batches", "limit_train_batches"):
-            if getattr(self, key):
-                expected = "null or 0: batches are a function of seed and step, and one epoch is the whole training"
-                raise Invalid(key, getattr(self, key), expected, "set trainer.max_steps, or use fewer images")
-        if self.precision == "16-mixed":
-            if self.accelerator not in ("gpu", "cuda"):
-                expected = f"32-true or bf16-mixed with trainer.accelerator={self.accelerator}: float16 needs a GPU"
-                raise Invalid("precision", self.precision, expected, "set trainer.precision=32-true")
-            if self.gradient_clip_val:
-                expected = f"no scaling of gradients with trainer.gradient_clip_val={self.gradient_clip_val}"
-                fix = "set trainer.precision=bf16-mixed, or trainer.gradient_clip_val=null"
-                raise Invalid("precision", self.precision, expected, fix)
+        one_epoch = "batches are a function of seed and step, and one epoch is the whole training"
+        fix = "set trainer.max_steps (0 evaluates only), or use fewer images"
+        if self.overfit_batches:
+            raise Invalid("overfit_batches", self.overfit_batches, f"0: {one_epoch}", fix)
+        if self.limit_train_batches is not None:
+            raise Invalid("limit_train_batches", self.limit_train_batches, f"null: {one_epoch}", fix)
+        for key in ("limit_val_batches", "val_check_interval"):
+            value = getattr(self, key)
+            if isinstance(value, float) and value > 1:
+                expected = "a number of batches as an integer, or a share up to 1.0"
+                raise Invalid(key, value, expected, f"set trainer.{key}={round(value)}")
+        self._check_trial()
+        self._check_time()
+        self._check_float16()
+
+    def _check_trial(self) -> None:
+        if self.fast_dev_run < 0:
+            raise Invalid("fast_dev_run", self.fast_dev_run, "true, false or a number of batches", "set it to true")
+        if self.fast_dev_run and 0 in (self.max_steps, self.max_epochs):
+            expected = "false where nothing is trained"
+            raise Invalid("fast_dev_run", self.fast_dev_run, expected, "set trainer.limit_val_batches=1 in its place")
+
+    def _check_time(self) -> None:
+        valid = self.max_time is None
+        if isinstance(self.max_time, str):
+            valid = re.fullmatch(r"\s*\d+:\d\d:\d\d:\d\d\s*", self.max_time) is not None
+        elif self.max_time is not None:
+            try:
+                valid = timedelta(**self.max_time) >= timedelta(0)
+            except (TypeError, OverflowError):
+                valid = False
+        if not valid:
+            expected = "DD:HH:MM:SS, a mapping such as {hours:2} or null"
+            raise Invalid("max_time", self.max_time, expected, "write 00:02:00:00 for two hours")
+
+    def _check_float16(self) -> None:
+        if self.precision != "16-mixed":
+            return
+        if self.accelerator not in ("gpu", "cuda"):
+            expected = f"32-true or bf16-mixed with trainer.accelerator={self.accelerator}: float16 needs a GPU"
+            raise Invalid("precision", self.precision, expected, "set trainer.precision=32-true")
+        if self.gradient_clip_val:
+            expected = f"no scaling of gradients with trainer.gradient_clip_val={self.gradient_clip_val}"
+            fix = "set trainer.precision=bf16-mixed, or trainer.gradient_clip_val=null"
+            raise Invalid("precision", self.precision, expected, fix)

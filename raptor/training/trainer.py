@@ -56,6 +56,8 @@ def build_trainer(
     """
     settings = {key.name: getattr(options, key.name) for key in keys(TrainerOptions)}
     settings["max_steps"], data.steps = training_length(options, len(data.train_images), data.batch_size)
+    settings["val_check_interval"] = _interval(options.val_check_interval, data.steps)
+    _check_share(options.limit_val_batches, data)
     epochs = options.check_val_every_n_epoch
     if epochs is not None:  # of the images: to Lightning, the whole training is one epoch
         settings["val_check_interval"] = epochs * -(-len(data.train_images) // data.batch_size)
@@ -82,6 +84,18 @@ def build_trainer(
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError.of("trainer", "...", f"settings that Lightning takes ({error})", "correct them") from error
+
+
+def _interval(value: int | float | None, batches: int) -> int | None:
+    """Return batches between validations; Lightning takes shares of an epoch, which is the whole training here."""
+    return max(1, int(value * batches)) if isinstance(value, float) else value
+
+
+def _check_share(share: int | float | None, data: ImageData) -> None:
+    batches = -(-len(data.val_images) // data.eval_batch_size)
+    if isinstance(share, float) and 0 < share * batches < 1:
+        expected = f"a share that is a batch or more; the validation has {batches} of data.eval_batch_size images"
+        raise ConfigError.of("trainer.limit_val_batches", share, expected, "set trainer.limit_val_batches=1")
 
 
 def check_processes(trainer: pl.Trainer, task: Trainable, data: ImageData) -> None:

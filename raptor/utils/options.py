@@ -63,8 +63,8 @@ def option(
 def options(cls: type[Node]) -> type[Node]:
     """Make a class the type of a configuration node: a pydantic dataclass, strict, with keyword arguments only.
 
-    A class attribute ``renamed`` maps former names of keys to today's. ``identity_name`` is what a run's identity calls
-    a node that is chosen by ``_target_``; without it the class's name.
+    Class attributes: ``renamed`` maps former names of keys to today's, ``refused`` names that are known from elsewhere
+    to expectation and fix; ``identity_name`` is what a run's identity calls a chosen node, else the class's name.
     """
     return pydantic.dataclasses.dataclass(config=STRICT, kw_only=True)(cls)  # type: ignore[return-value]
 
@@ -252,15 +252,14 @@ def check_names(cls: Any, values: Mapping[str, Any], key: str) -> None:
         For the first such key.
     """
     names = [item.name for item in keys(cls)]
-    renamed: Mapping[str, str] = getattr(cls, "renamed", {})
+    renamed, refused = getattr(cls, "renamed", {}), getattr(cls, "refused", {})
     for name in values:
+        full = _join(key, name)
+        if name in refused:
+            raise ConfigError.of(full, values[name], *refused[name])
         if name not in names and name not in (TARGET, PARTIAL):
-            raise unknown_key(
-                _join(key, name),
-                values[name],
-                [_join(key, n) for n in names],
-                _join(key, renamed[name]) if name in renamed else "",
-            )
+            today = _join(key, renamed[name]) if name in renamed else ""
+            raise unknown_key(full, values[name], [_join(key, n) for n in names], today)
 
 
 def _explain(detail: ErrorDetails, known: Mapping[str, Key], values: Mapping[str, Any], key: str) -> ConfigError:
