@@ -19,7 +19,7 @@ from raptor.runs.options import RunOptions
 from raptor.runs.status import STATUS
 from raptor.utils.files import read_json, resolve, sha256
 from raptor.utils.options import Choice, is_options, keys
-from raptor.utils.targets import Foreign
+from raptor.utils.targets import Foreign, name_targets
 
 BUILDS_ON = ("teacher.weights", "teacher.head", "surrogate.phases_file", "task.blocks", "task.backbone", "surrogates")
 # callbacks from elsewhere that only watch; any other counts as changing the result
@@ -63,7 +63,8 @@ def _visit(node: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(node, Foreign):
         defaults = _defaults(node.found)
         for name, value in node.options.items():
-            yield from _leaves(f"{prefix}.{name}", value, defaults.get(name, MISSING))
+            full = f"{prefix}.{name}"
+            yield from _leaves(full, name_targets(value, full), defaults.get(name, MISSING))
         return
     for key in keys(type(node)):
         if not key.identity:

@@ -62,14 +62,23 @@ TARGETS = {
 RENAMED = {"surrogate.start": "surrogate.init", "mend": "repair"}
 # what null meant at keys that have a name for it today
 WAS_NULL = {"distance": "cosine"}
+NOISE = "task.input_noise"
 
 
 def _name_nulls(values: dict[str, Any]) -> dict[str, Any]:
     return {key: WAS_NULL.get(key) if value is None else value for key, value in values.items()}
 
 
+def _mark_former_noise(values: dict[str, Any]) -> dict[str, Any]:
+    """Keep noise that was added once a rollout apart from today's, which enters every application of a block."""
+    noise = values.get(NOISE)
+    return values | {NOISE: f"{noise} once a rollout"} if noise else values
+
+
 # from the version of the key to the next one
-STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {2: _name_nulls}
+STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    2: lambda values: _mark_former_noise(_name_nulls(values)),
+}
 
 
 def recorded(folder: Path, root: type[RunOptions]) -> dict[str, Any] | None:
@@ -103,7 +112,7 @@ def recorded(folder: Path, root: type[RunOptions]) -> dict[str, Any] | None:
     except (ConfigError, ValueError, OSError) as error:
         expected = f"a configuration of raptor.{root.command} in {CONFIG} ({error})"
         raise RunFolderError.of("folder", folder, expected, "choose another name=..., or delete that folder") from error
-    return identity(options, roots(options))
+    return _mark_former_noise(identity(options, roots(options)))
 
 
 def values_of(record: Mapping[str, Any], root: type[RunOptions], folder: Path) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def read_options(folder: Path) -> dict[str, Any] | None:
     except (ConfigError, KeyError, TypeError, ValueError, OSError, StopIteration, yaml.YAMLError) as error:
         log.debug("%s: %s", folder, error)
         return None
-    return identity(options, roots(options))
+    return _mark_former_noise(identity(options, roots(options)))
 
 
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import sys
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from raptor.errors import ConfigError
+from raptor.utils.imports import imported_files
 
 PACKAGE = __name__.partition(".")[0]
-LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
-RESERVED = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+TARGET = "_target_"
+RESERVED = (TARGET, "_partial_", "_convert_", "_recursive_", "_args_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,20 +109,34 @@ def check_signature(found: Any, values: Mapping[str, Any], key: str) -> None:
 def target_name(found: Any) -> str:
     """Name of a class or function that does not change when its module moves within its package.
 
-    The code of installed packages is told by their versions. A user's own module is named with a digest of its file, so
-    that edited code is other code.
+    The code of installed packages is told by their versions. A user's own module is named with a digest of its file and
+    of the user's files that it imports, so that edited code is other code.
     """
-    module = sys.modules.get(getattr(found, "__module__", ""))
-    name, package = getattr(found, "__qualname__", str(found)), getattr(found, "__module__", "").partition(".")[0]
+    name, module = getattr(found, "__qualname__", str(found)), getattr(found, "__module__", "")
+    package = module.partition(".")[0]
     if package == PACKAGE:
         return str(name)
-    file = getattr(module, "__file__", None)
-    if file is None or is_installed(Path(file)):
+    files = imported_files(module)
+    if not files:
         return f"{package}:{name}"
-    return f"{package}:{name}@{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]}"
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for _, path in sorted(files.items())]
+    digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return f"{package}:{name}@{digest[:12]}"
 
 
-def is_installed(file: Path) -> bool:
-    """Whether a module's file belongs to the interpreter or to an installed package."""
-    homes = {Path(path).resolve() for name, path in sysconfig.get_paths().items() if name in LIBRARIES}
-    return any(home in file.resolve().parents for home in homes)
+def name_targets(value: Any, key: str) -> Any:
+    """Replace the dotted names of a user's own code within a node by names with a digest.
+
+    Parameters
+    ----------
+    value
+        Value of a node's key, with nodes within it.
+    key
+        Full name of that key, for errors.
+    """
+    if isinstance(value, Mapping):
+        named = {name: name_targets(part, f"{key}.{name}") for name, part in value.items()}
+        if TARGET in value and "@" in (name := target_name(locate(value[TARGET], key))):
+            named[TARGET] = name
+        return named
+    return [name_targets(part, f"{key}.{i}") for i, part in enumerate(value)] if isinstance(value, list) else value

@@ -13,11 +13,13 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from raptor.cli import sweeps
 from raptor.runs.identity import differences, digest, flatten
 from raptor.runs.migration import recorded, upgrade
 from raptor.utils.options import Choice, Key, is_options, keys, parse
+from raptor.utils.targets import target_name
 
 ROOTS: dict[str, list[list[str]]] = {
     "train": [
@@ -167,6 +169,60 @@ def test_the_code_of_a_user_is_part_of_a_run(tmp_path: Path, monkeypatch: pytest
     assert list(differences(flatten(root("train", clean)), {k: v for k, (v, _) in one.items()})) == ["task.loss"]
 
 
+def test_what_a_users_code_imports_is_part_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules of its package, of another one, of a namespace, and what is imported within a function."""
+    files = {
+        "shop/__init__.py": "",
+        "shop/loss.py": "from .parts import weights\nimport tools.scale\nimport numpy\nimport raptor\nclass Loss:\n"
+        "    def __call__(self, pred, target, layout):\n        from . import late\n        return late.SIGN",
+        "shop/parts/__init__.py": "from .deep import *",
+        "shop/parts/deep.py": "from .. import loss\nweights = 1",  # a circle
+        "shop/late.py": "SIGN = 1",
+        "shop/broken.py": "def",
+        "tools/scale.py": "SCALE = 1",  # of a namespace: it has no __init__.py
+        "shop/alone.py": "try:\n    from . import broken\nexcept SyntaxError:\n    pass\nclass Alone:\n    pass",
+        "shop/unused.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def named(loss: str = "shop.loss.Loss") -> Any:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("shop", "tools")]:
+            monkeypatch.delitem(sys.modules, name)
+        return flatten(root("train", ["~task.loss", "+task.loss={_target_:" + loss + "}"]))["task.loss"][0]
+
+    before, alone = named(), named("shop.alone.Alone")
+    assert before.startswith("shop:Loss@") and named() == before
+    importlib.import_module("shop.late")
+    assert target_name(importlib.import_module("shop.loss").Loss) == before  # whatever has been imported
+    for name in files:
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text + "\n# edited")
+        concerns = name not in ("shop/unused.py", "shop/alone.py", "shop/broken.py")
+        assert (named() != before) is concerns, name
+        (tmp_path / name).write_text(text)
+    (tmp_path / "shop/broken.py").write_text("x = 1")
+    assert named("shop.alone.Alone") != alone
+    assert target_name(OmegaConf.create) == "omegaconf:OmegaConf.create"
+
+
+def test_the_code_of_a_user_within_a_node_of_a_library_is_part_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    parts = "{_target_:mine_too.Turn},{_target_:torchvision.transforms.v2.RandomHorizontalFlip}"
+    node = "data.augment={_target_:torchvision.transforms.v2.Compose,transforms:[" + parts + "]}"
+    found = []
+    for degrees in (1, 2):
+        (tmp_path / "mine_too.py").write_text(f"class Turn:\n    degrees = {degrees}\n")
+        monkeypatch.delitem(sys.modules, "mine_too", raising=False)
+        found.append(flatten(root("train", [node]))["data.augment.transforms"][0])
+    assert found[0] != found[1] and found[0][0]["_target_"].startswith("mine_too:Turn@")
+    assert found[0][1] == {"_target_": "torchvision.transforms.v2.RandomHorizontalFlip"}  # as it was written before
+
+
 def test_former_names_of_targets_and_keys() -> None:
     old = {
         "surrogate": {"start": "mean"},
@@ -196,6 +252,28 @@ def test_a_distance_that_was_null_is_the_cosine(tmp_path: Path) -> None:
         assert list(differences(today, found)) == ([] if expected == "cosine" else ["distance"])
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_noise_that_was_added_once_a_rollout_is_another_run(tmp_path: Path, noise: float) -> None:
+    """Of configurations without an identity, of identities of version 2, and in reports."""
+    from raptor.runs.migration import read_options
+    from raptor.train import TrainOptions
+    from raptor.utils.files import write_json
+
+    overrides = [f"task.input_noise={noise}"]
+    today = flatten(root("train", overrides))
+    values = {key: value for key, (value, _) in today.items()}
+    GlobalHydra.instance().clear()
+    (job,) = sweeps.jobs("train", overrides)
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(job.config, resolve=True))
+    for version in (1, 2, 3):
+        if version > 1:
+            write_json(tmp_path / "identity.json", {"version": version, "command": "train", "values": values})
+        expected = {"task.input_noise": ("0.1 once a rollout", 0.1)} if noise and version < 3 else {}
+        for found in (recorded(tmp_path, TrainOptions), read_options(tmp_path)):
+            assert found is not None
+            assert differences(today, found) == expected, version
+
+
 def test_targets_of_former_code_can_be_located() -> None:
     from raptor.runs.migration import TARGETS
     from raptor.utils.targets import locate
@@ -207,8 +285,6 @@ def test_targets_of_former_code_can_be_located() -> None:
 def test_parse_is_the_inverse_of_what_is_written(tmp_path: Path) -> None:
     GlobalHydra.instance().clear()
     (job,) = sweeps.jobs("train", [])
-    from omegaconf import OmegaConf
-
     command = importlib.import_module("raptor.train").main
     written = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(job.config, resolve=True)))
     assert flatten(parse(command.options, written)) == flatten(command.parse(job.config))
