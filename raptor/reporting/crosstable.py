@@ -166,7 +166,8 @@ class CrossTable:
     def _cell(self, row: str, column: str) -> dict[str, Any]:
         groups, published = self._groups[row, column], list(self.rows[row].published.get(column, []))
         mean = self._mean(row, column)
-        against = self._mean(self.reference, column).mean if self.reference else nan
+        # a reference of 0 has no shares
+        against = (self._mean(self.reference, column).mean or nan) if self.reference else nan
         return {
             "row": row,
             "backbone": self.rows[row].title,

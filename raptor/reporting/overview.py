@@ -113,7 +113,7 @@ def _row(row: Backbone, kinds: Sequence[str], teachers: Sequence[RunGroup]) -> d
         if teachers:
             like = [group for group in teachers if settings_of_probe(group) == settings_of_probe(probes)]
             base = MeanCI.of(like[0].values("val/top1") if like else []).mean
-            values["relative"] = [a / base for a in accuracies] if base == base else [], probes.expected
+            values["relative"] = [a / base for a in accuracies] if base > 0 else [], probes.expected
     means = {name: (MeanCI.of(of_seeds), expected) for name, (of_seeds, expected) in values.items()}
     return {
         "backbone": row.label,

@@ -75,6 +75,14 @@ def test_cells_by_hand(root: Path) -> None:
     assert math.isnan(cells.loc["base", "rooms"]["mean"])
 
 
+def test_a_reference_that_scores_nothing_has_no_shares(root: Path) -> None:
+    shutil.rmtree(root / "probe-pets-base")
+    probe(root, "probe-pets-base", "val/top1", 0.0, 0.0)
+    k2 = CrossTable(Study(root), **NODE).cells.set_index(["row", "column"]).loc["k2", "pets"]
+    assert k2["mean"] == pytest.approx(82)
+    assert math.isnan(k2["share"])
+
+
 def test_repeats_of_a_seed_count_once_and_other_experiments_are_not_averaged(root: Path) -> None:
     probe(root, "probe-pets-k2-r2-again-2", "val/top1", 0.86, 0.1)
     cross = CrossTable(Study(root), **NODE)

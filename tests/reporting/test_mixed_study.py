@@ -85,6 +85,18 @@ def test_probes_with_other_settings_are_rows_of_their_own(tmp_path: Path) -> Non
     assert shown.loc["k=2; probe steps 10", "probe, share of the teacher's (%)"] == "missing"
 
 
+def test_shares_of_a_teacher_that_scores_nothing_are_missing(tmp_path: Path) -> None:
+    root = tmp_path / "runs" / "s"
+    surrogate(root, "a0", 0, 0.5, PLAIN)
+    put(
+        root, "p", "linear_probe", {"backbone": {"label": "k=2"}}, {"val/top1": 0.5}, 0, {"task.backbone": f"{root}/a0"}
+    )
+    put(root, "t", "linear_probe", {"backbone": {"label": "teacher"}}, {"val/top1": 0.0}, 0)
+    table = rows(Study(root)).set_index("backbone")
+    assert (table.loc["k=2", "probe_mean"], table.loc["k=2", "relative_n"]) == (0.5, 0)
+    assert "missing" in write_report(Study(root), tmp_path / "out", "Nothing")
+
+
 def test_folders_that_cannot_be_read_take_nothing_down(root: Path, tmp_path: Path) -> None:
     def folder(name: str) -> Path:
         (root / name).mkdir()
