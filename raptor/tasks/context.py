@@ -76,3 +76,16 @@ def check_reads_images(context: Context, task: str) -> None:
     """
     if not context.source.reads_images:
         raise ConfigError.of("activations", "cached", f"online: task={task} reads images", "set activations=online")
+
+
+def check_classes(data: ImageData, task: str) -> None:
+    """Refuse data of fewer than two classes for a task that tells classes apart.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer.
+    """
+    if data.num_classes < 2:
+        expected = f"data of two classes or more for task={task}, it has {data.num_classes}"
+        raise ConfigError.of("data", data.name, expected, "add a class; distillation needs none")

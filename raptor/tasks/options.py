@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from raptor.tasks.context import Context, TaskNode, check_reads_images
+from raptor.tasks.context import Context, TaskNode, check_classes, check_reads_images
 from raptor.training.options import OptimizerNode, ScheduleNode
 from raptor.utils.options import option, options
 
@@ -28,6 +28,7 @@ class ClassifierOptions(TaskNode):
         from raptor.tasks.classifier import Classifier
 
         check_reads_images(context, self.name)
+        check_classes(context.data, self.name)
         return Classifier(
             name=self.name,
             optimizer=self.optimizer.build(),

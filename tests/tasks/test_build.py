@@ -3,8 +3,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from raptor.data.digits import Digits
+from raptor.data.image_folder import PictureFolders
 from raptor.data.sources import Online
 from raptor.errors import ConfigError
 from raptor.models.block import BlockConfig
@@ -16,9 +18,11 @@ from raptor.partition.phases import Phase
 from raptor.tasks.context import Context
 from raptor.tasks.distillation.build import finetune
 from raptor.tasks.distillation.losses import TokenMSE
+from raptor.tasks.options import ClassifierOptions
 from raptor.tasks.probes.base import Probe
 from raptor.tasks.probes.build import build_probe
 from raptor.tasks.probes.linear import LinearProbing
+from raptor.training.options import AdamWOptions
 from tests.conftest import tiny_spec
 
 OPTIONS: dict[str, Any] = {"name": "t", "optimizer": torch.optim.SGD, "schedule": None}
@@ -92,6 +96,22 @@ def test_a_surrogate_is_probed_at_the_size_of_its_teacher(teacher: Teacher, tmp_
     wide.shell.vit.norm.weight.data += 1
     with pytest.raises(ConfigError, match="expected the embedding, norm and head of the surrogate"):
         linear_probe(wide, data, str(folder))
+
+
+def test_one_class_is_distilled_and_not_told_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / split / "cat" / "0.png")
+    data, teacher = PictureFolders(tmp_path), Teacher(tiny_spec(num_classes=1))
+    data.prepare((1, 8, 8), (0.3,), (0.4,))
+    made_of = Context(teacher, data, Online(), SurrogateOptions(boundaries=[2]), seed=0)
+    refused = r"^data=image_folder: expected data of two classes or more for task=\w+, it has 1\. Fix: add a class"
+    with pytest.raises(ConfigError, match=refused):
+        build_probe(LinearProbing, made_of, None, None, OPTIONS)
+    with pytest.raises(ConfigError, match=refused):
+        ClassifierOptions(optimizer=AdamWOptions()).build(made_of)
+    finetune(made_of, {"loss": TokenMSE(), **OPTIONS}, [])
+    assert "has one class: no top-1" in caplog.text
 
 
 def test_frozen_means_frozen(teacher: Teacher, data: Digits) -> None:

@@ -100,6 +100,9 @@ def new_blocks(context: Context, phases: Sequence[Phase]) -> PhaseBlocks:
 def has_teacher_classes(teacher: Teacher, data: ImageData) -> bool:
     """Whether the labels of the data are those of the teacher's head, so that top-1 means something."""
     same = data.target == "class" and teacher.num_classes == data.num_classes
+    if same and data.num_classes < 2:
+        log.warning("data=%s has one class: no top-1 through the teacher's head", data.name)
+        return False
     if not same:
         log.warning(
             "the teacher's head has %d outputs, data=%s has %d classes: no top-1 through the teacher's head",

@@ -8,7 +8,7 @@ from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.load import load_kind
 from raptor.models.surrogate import Surrogate
-from raptor.tasks.context import Context, check_reads_images
+from raptor.tasks.context import Context, check_classes, check_reads_images
 from raptor.tasks.probes.base import Probe
 
 
@@ -38,6 +38,8 @@ def build_probe(
         If the backbone takes other images than the teacher.
     """
     check_reads_images(context, arguments["name"])
+    if kind.target in ("class", "labels") and context.data.target == kind.target:
+        check_classes(context.data, arguments["name"])
     teacher = context.teacher
     model: Backbone = teacher
     if folder is not None:
