@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,20 @@ def test_zsh_takes_a_command_as_it_stands(page: str, line: str) -> None:
     if not re.match(r"\w+=\(", line):  # an array
         assert not re.search(r"[\[\]?*~^()]", unquoted(line)), "quote what zsh would expand"
     assert not re.match(r"\w+=[\"'][^\"']* ", line), "zsh does not split variables: use an array"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_reads_commands_as_they_are_composed(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    lines = [re.sub(r"[;&|>].*", "", expanded(page, line)) for page, line in documented()]
+    lines = [line for line in lines if not re.match(r"\w+=\(", line)]
+    script = "\n".join(f"printf '%s\\0' {line} END" for line in lines)
+    options = ["-f"] if shell == "zsh" else ["--norc"]
+    done = subprocess.run([shell, *options, "-e"], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [line.split("\0") for line in done.stdout.removesuffix("\0END\0").split("\0END\0")]
+    assert found == [shlex.split(line) for line in lines]
 
 
 @pytest.mark.parametrize(("page", "command", "words"), composed())
