@@ -107,12 +107,12 @@ def read_tensors(path: Path, where: str | None = None) -> dict[str, Tensor]:
     where = where or str(path)
     if not path.is_file():
         raise _wrong(where, "a file that exists", "give a run folder, a .safetensors or a .pth file")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
-            raise _wrong(str(path), f"a whole safetensors file ({error})", "copy it again") from error
-    if path.suffix not in PICKLES:
+            raise _wrong(where, f"a whole safetensors file ({error})", "copy it again") from error
+    if path.suffix.lower() not in PICKLES:
         known = f"a weight file, known are .safetensors, {', '.join(PICKLES)}"
         raise _wrong(where, known, "give such a file, or rename it if it is one")
     return unwrap(read_pickle(path, where), where)
@@ -156,21 +156,34 @@ def unwrap(values: Any, where: str) -> dict[str, Tensor]:
     ModelFileError
         If there is none.
     """
-    taken: list[str] = []
-    for _ in range(DEPTH):
-        inner = [key for key in WRAPPERS if isinstance(values, Mapping) and isinstance(values.get(key), Mapping)]
-        if not inner:
-            break
-        if len(inner) > 1:
-            log.info("%s: weights of %s, not of %s", where, inner[0], ", ".join(inner[1:]))
-        taken.append(inner[0])
-        values = values[inner[0]]
-    tensors = _tensors(values)
-    if not tensors:
-        held = f"{'.'.join(taken)} holds " if taken else "it holds "
-        held += ", ".join(map(str, list(values)[:6])) if isinstance(values, Mapping) else f"a {type(values).__name__}"
-        raise _wrong(where, f"a state dict, names with tensors ({held})", "save model.state_dict() there")
+    found = _find(values, DEPTH)
+    if found is None:
+        held = f"a {type(values).__name__}"
+        if isinstance(values, Mapping):
+            held = ", ".join(f"{key} {_kind(value)}" for key, value in list(values.items())[:6])
+        fix = "save model.state_dict() there"
+        raise _wrong(where, f"a state dict, names with tensors (it holds {held})", fix)
+    keys, others, tensors = found
+    if others:
+        log.info("%s: weights of %s, not of %s", where, ".".join(keys), ", ".join(others))
     return tensors
+
+
+def _find(values: Any, depth: int) -> tuple[list[str], list[str], dict[str, Tensor]] | None:
+    """Find the first state dict by the keys of training scripts: those keys, others beside them, and its tensors."""
+    beside = [key for key in WRAPPERS if depth and isinstance(values, Mapping) and isinstance(values.get(key), Mapping)]
+    for key in beside:
+        if (found := _find(values[key], depth - 1)) is not None:
+            keys, others, tensors = found
+            return [key, *keys], [*(other for other in beside if other != key), *others], tensors
+    tensors = _tensors(values)
+    return ([], [], tensors) if any(x.ndim for x in tensors.values()) else None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({', '.join(map(str, list(value)[:3]))})"
+    return "that is no tensor" if isinstance(value, Inert) else f"of {type(value).__name__}"
 
 
 def _tensors(values: Any) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ ANCHORS = (
 TOWER = "conv1.weight"  # of CLIP, alone
 AVERAGED = {"teacher", "ema", "momentum", "target", "averaged"}  # of two ViTs in one file, the one that is evaluated
 PRETRAINING = re.compile(r"(decoder|mask_token|lm_head|predictor|projector)")  # parts that no ViT has afterwards
+WRAPPED = re.compile(r"(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 FOREIGN = {
     "embeddings.patch_embeddings.projection.weight": "Hugging Face transformers",
     "conv_proj.weight": "torchvision",
@@ -69,7 +70,8 @@ def find_vit(state: Mapping[str, Tensor], where: str) -> StoredViT:
     ModelFileError
         If there is none in a layout that is known, or several of which none is an average of the others.
     """
-    names = {re.sub(r"(^|\.)shell\.vit\.", r"\1", key): key for key in state}  # of a teacher of this project
+    # of a teacher of this project; and of wrappers around single blocks
+    names = {WRAPPED.sub("", re.sub(r"(^|\.)shell\.vit\.", r"\1", key)): key for key in state}
     for anchor in ANCHORS:
         prefixes = [key.removesuffix(anchor) for key in names if key == anchor or key.endswith(f".{anchor}")]
         if prefixes:
@@ -157,6 +159,7 @@ def convert(vit: vision_transformer.VisionTransformer, name: str, stored: Stored
             f"{_some(stored.names.values())}). Fix: set teacher.name to the model that made the file."
         ) from error
     expected = vit.state_dict()
+    _report_resized(expected, state, stored)
     left = [key for key in state.keys() - expected.keys() if PRETRAINING.match(key)]
     if not vit.num_classes:
         left += [key for key in state if key.startswith(("head.", "head_dist."))]
@@ -165,6 +168,15 @@ def convert(vit: vision_transformer.VisionTransformer, name: str, stored: Stored
     state = {key: tensor for key, tensor in state.items() if key not in left}
     _check(expected, state, name, stored, names)
     return state
+
+
+def _report_resized(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], stored: StoredViT) -> None:
+    """Log which embeddings were resized to the model's image or patch size."""
+    shapes = {tuple(x.shape) for x in stored.tensors.values()}
+    for key, what in (("patch_embed.proj.weight", "patch embedding"), ("pos_embed", "position embedding")):
+        before = stored.tensors.get(key)
+        if before is not None and key in expected and key in state and tuple(state[key].shape) not in shapes:
+            log.info("%s: %s resized from %s to %s", stored.where, what, tuple(before.shape), tuple(state[key].shape))
 
 
 def _check(

@@ -13,7 +13,7 @@ from torch import nn
 from raptor.errors import ConfigError, ModelFileError
 from raptor.models.checkpoints import read_tensors
 from raptor.models.heads import LinearProbe, read_linear
-from raptor.models.io import describe, read, read_checked
+from raptor.models.io import DESCRIPTION, describe, read, read_checked
 from raptor.models.layouts import StoredViT, convert, find_vit
 from raptor.models.published import is_published, open_published
 from raptor.models.teacher import Teacher
@@ -191,6 +191,11 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "", *, own_hea
     head = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("shell.linear_head.")}
     source = resolve(source)
     if source.is_dir():
+        if not (source / DESCRIPTION).is_file():
+            held = ", ".join(sorted(path.name for path in source.iterdir())[:4]) or "nothing"
+            expected = f"a run folder with {DESCRIPTION}, or a weight file (this folder holds {held})"
+            fix = "name the file, or set teacher.name=local-dir:FOLDER where timm wrote it"
+            raise ModelFileError.of(key or "folder", source, expected, fix)
         description = describe(source)
         tensors = read_checked(source, description, where)
         if isinstance(model, Teacher):  # at any input size

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from raptor.errors import ConfigError, ModelFileError
 from raptor.models.checkpoints import PICKLES
-from raptor.utils.files import read_json
+from raptor.utils.files import read_json, resolve
 
 log = logging.getLogger(__name__)
 CONFIG = "config.json"
@@ -85,7 +85,7 @@ def open_published(name: str, *, fetch_weights: bool = True) -> Published:
     ConfigError
         If the folder is none of timm's, or the hub cannot be reached or has no such model.
     """
-    folder = _fetch(name, weights=fetch_weights) if name.startswith(HUB) else Path(name.removeprefix(LOCAL))
+    folder = _fetch(name, weights=fetch_weights) if name.startswith(HUB) else resolve(name.removeprefix(LOCAL))
     if not folder.is_dir():
         raise ConfigError.of("teacher.name", name, "a folder that exists", "correct the path")
     values = read_json(folder / CONFIG)

@@ -23,9 +23,11 @@ SMALL = 2**16  # bytes; libraries write in pieces, and fail before the last bloc
 
 
 def resolve(name: str | Path) -> Path:
-    """Return the path of a file or folder; ``package:NAME`` is one that ships with the package."""
+    """Return the path of a file or folder; ``package:NAME`` ships with the package, ``~`` is the home folder."""
     text = str(name)
-    return ASSETS / text[len(PACKAGED) :] if text.startswith(PACKAGED) else Path(text)
+    if text.startswith(PACKAGED):
+        return ASSETS / text[len(PACKAGED) :]
+    return Path(os.path.expanduser(text))  # noqa: PTH111 (which leaves the home of nobody as it is)
 
 
 def user_path(key: str, value: str | Path) -> Path:

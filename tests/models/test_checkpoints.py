@@ -18,6 +18,7 @@ import timm
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from raptor.errors import ModelFileError, RaptorError
@@ -104,6 +105,15 @@ def of_this_project(vit: nn.Module, folder: Path) -> str:
 
 ROUTES: dict[str, Callable[[nn.Module, Path], str]] = {
     "state dict": saved(lambda state: state),
+    "upper case": saved(lambda state: state, "W.PTH"),
+    "FSDP": saved(lambda state: {n.replace(".attn", "._fsdp_wrapped_module.attn"): x for n, x in state.items()}),
+    "torch.compile of blocks": saved(
+        lambda state: {f"_orig_mod.{n.replace('.mlp.', '._orig_mod.mlp.')}": x for n, x in state.items()}
+    ),
+    "averages in a list": saved(
+        lambda state: {"model": state, "ema": {"decay": torch.tensor(0.9), "shadow_params": list(state.values())}}
+    ),
+    "averaged by torch": saved(lambda state: {"n_averaged": torch.tensor(3), **prefixed("module.", state)}),
     "safetensors": safetensors,
     "timm's train.py": timms_training,
     "DDP": saved(lambda state: prefixed("module.", state), "w.pt"),
@@ -140,6 +150,17 @@ def test_ones_own_weights_come_by_any_route(tmp_path: Path, vit: nn.Module, rout
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_and_image_size(tmp_path: Path, vit: nn.Module, dtype: torch.dtype) -> None:
+    torch.save({name: x.to(dtype) for name, x in vit.state_dict().items()}, tmp_path / "w.pth")
+    same = build_teacher(NAME, OPTIONS, weights=tmp_path / "w.pth").as_timm()
+    assert {p.dtype for p in same.parameters()} == {torch.float32}
+    assert torch.equal(same.pos_embed, vit.pos_embed.to(dtype).float())
+    wide = build_teacher(NAME, {**OPTIONS, "img_size": [32, 64]}, weights=tmp_path / "w.pth").as_timm()
+    expected = resample_abs_pos_embed(vit.pos_embed.to(dtype).float(), [2, 4])
+    torch.testing.assert_close(wide.pos_embed, expected, rtol=0, atol=1e-3)
+
+
 def scripted(vit: nn.Module, folder: Path) -> str:
     with warnings.catch_warnings(action="ignore"):  # deprecated, and met all the same
         torch.jit.script(vit.patch_embed.proj).save(str(folder / "w.pt"))
@@ -164,7 +185,12 @@ WRONG: dict[str, tuple[Callable[[nn.Module, Path], str], str]] = {
     "whole module": (whole_module, r"names the code timm\S*VisionTransformer and was not opened.*Fix: where you trust"),
     "TorchScript": (scripted, "TorchScript archive"),
     "pointer": (pointer, "pointer of Git LFS"),
-    "no weights": (saved(lambda _: {"state_dict": {"epoch": 3}}), "state_dict holds epoch"),
+    "no weights": (saved(lambda _: {"state_dict": {"epoch": 3}}), r"it holds state_dict \(epoch\)"),
+    "arrays": (
+        saved(lambda state: {name: x.numpy() for name, x in state.items()}),
+        r"it holds cls_token that is no tensor, pos_embed",
+    ),
+    "a folder": (lambda vit, folder: str(folder), r"a run folder with model\.json, or a weight file .*holds nothing"),
     "not a dict": (saved(lambda _: [1, 2]), "it holds a list"),
     "another size": (
         saved(lambda state: prefixed("module.", state_of(NAME, **{**OPTIONS, "embed_dim": 36, "depth": 1})(state))),

@@ -98,3 +98,11 @@ def test_a_published_model_is_built_with_random_weights_too(tmp_path: Path, vit:
 def test_means_of_another_number_of_channels_are_refused_before_timm_builds() -> None:
     with pytest.raises(ValueError, match=r"mean=.*: expected 1 numbers, as teacher\.options\.in_chans=1 says"):
         TimmTeacherOptions(name="vit_tiny_patch16_224", options={"in_chans": 1}, mean=[0.5, 0.5])
+
+
+def test_a_home_folder_is_written_as_a_tilde(tmp_path: Path, vit: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_published(vit, tmp_path / "model")
+    torch.save(vit.state_dict(), tmp_path / "w.pth")
+    for teacher in (build_teacher(NAME, OPTIONS, weights="~/w.pth"), build_teacher("local-dir:~/model")):
+        assert torch.equal(teacher.as_timm().pos_embed, vit.pos_embed)
