@@ -55,7 +55,7 @@ def measure(options: DynamicsOptions, run: RunFolder) -> dict[str, Any]:
     torch.backends.cudnn.allow_tf32 = False  # its convolutions would round pixels to ten bits, others than a CPU's
     networks = networks_of(options.teacher, options.surrogates, options.untrained)
     teacher = next(iter(networks.values()))
-    options.check(teacher)
+    measured = options.for_network(teacher)
     data = options.data.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=options.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -68,7 +68,7 @@ def measure(options: DynamicsOptions, run: RunFolder) -> dict[str, Any]:
         "split": options.split,
         "images": len(images),
         "trained": teacher.trained,
-        "tokens": list(options.tokens),
+        "tokens": list(measured.tokens),
         "given": options.boundaries is not None,
     }
     log.info("%s on %d images of %s: %s", about["teacher"], len(images), data.name, ", ".join(networks))
@@ -82,7 +82,7 @@ def measure(options: DynamicsOptions, run: RunFolder) -> dict[str, Any]:
         path = run.path / "networks" / f"{file_name(name)}.npz"
         arrays = read_arrays(path, made_by)
         if arrays is None:
-            measures = Dynamics(model, images, options, partial(_say, run, index, len(networks)))
+            measures = Dynamics(model, images, measured, partial(_say, run, index, len(networks)))
             arrays = measures.measure(name, boundaries, teacher if isinstance(model, Surrogate) else None)
             write_arrays(path, arrays, made_by)
         else:

@@ -126,17 +126,16 @@ class LayerDistance:
 
 
 def token_types(layout: TokenLayout, types: Sequence[str] | str) -> tuple[str, ...]:
-    """Resolve the token types of a distance: ``"auto"`` is class token and patches, as far as there are such.
+    """Resolve the token types of a distance: those that the layout has; ``"auto"`` asks for class token and patches.
 
     Raises
     ------
     ConfigError
-        If the layout lacks one of the types.
+        If the layout has none of the types.
     """
     if types == "auto":
         return tuple(kind for kind in DEFAULT_TYPES if kind in layout.types)
-    layout.require(types, "tokens")
-    return tuple(types)
+    return layout.present(types, "tokens")
 
 
 class _Sums(ABC):

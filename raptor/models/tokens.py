@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from raptor.errors import ConfigError
 from raptor.models.token_types import TOKEN_TYPES
 
+log = logging.getLogger(__name__)
 POOLED = ("cls", "patches")  # what a linear head sees
 
 
@@ -79,15 +81,19 @@ class TokenLayout:
         """Width of :meth:`features` for tokens of ``width``."""
         return width * sum(kind in self.types for kind in POOLED)
 
-    def require(self, kinds: Iterable[str], key: str) -> None:
-        """Check that every asked type is present.
+    def present(self, kinds: Iterable[str], key: str) -> tuple[str, ...]:
+        """Select the asked types that are present, and log those that are not.
 
         Raises
         ------
         ConfigError
-            Naming the configuration ``key`` that asked for a missing type.
+            Naming the configuration ``key``, if none of them is present.
         """
-        for kind in kinds:
-            if kind not in self.types:
-                expected = f"types that this model has: {', '.join(self.types)}"
-                raise ConfigError.of(key, kind, expected, "choose among them")
+        asked = tuple(kinds)
+        found = tuple(kind for kind in asked if kind in self.types)
+        if asked and not found:
+            expected = f"types that this model has: {', '.join(self.types)}"
+            raise ConfigError.of(key, list(asked), expected, f"choose among them, such as {key}=[{self.types[-1]}]")
+        if absent := [kind for kind in asked if kind not in self.types]:
+            log.info("%s: this teacher has no %s tokens, so %s is left", key, " or ".join(absent), ", ".join(found))
+        return found

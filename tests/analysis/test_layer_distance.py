@@ -141,8 +141,9 @@ def test_same_direction_is_near_and_opposite_is_far() -> None:
 def test_token_types_that_are_chosen_or_absent() -> None:
     assert LayerDistance(LAYOUT, "auto").types == ("cls", "patches")
     assert LayerDistance(TokenLayout(0, 2, 4), "auto").types == ("patches",)
-    with pytest.raises(ConfigError, match="tokens=cls: expected types that this model has"):
-        LayerDistance(TokenLayout(0, 0, 4))
+    assert LayerDistance(TokenLayout(0, 0, 4)).types == ("patches",)
+    with pytest.raises(ConfigError, match=r"tokens=\[registers\]: expected types that this model has"):
+        LayerDistance(TokenLayout(1, 0, 4), ["registers"])
 
 
 def test_too_little_to_measure() -> None:

@@ -16,14 +16,19 @@ def test_slices_follow_the_sequence_order() -> None:
     assert layout.features(x).tolist() == [[0.0, 12.5]]
 
 
-def test_absent_types_are_named() -> None:
+def test_absent_types_are_named(caplog: pytest.LogCaptureFixture) -> None:
     layout = TokenLayout(cls=0, registers=0, patches=4)
     assert layout.types == ("patches",)
     assert layout.features(torch.ones(2, 4, 3)).shape == (2, 3)
     with pytest.raises(ConfigError, match="has: patches"):
         layout.slice("cls")
-    with pytest.raises(ConfigError, match="tokens=registers: expected types that this model has"):
-        layout.require(["registers"], "tokens")
+    with pytest.raises(ConfigError, match=r"tokens=\[cls,registers\]: expected types that this model has: patches"):
+        layout.present(["cls", "registers"], "tokens")
+    assert layout.present([], "tokens") == ()
+    assert not caplog.messages
+    with caplog.at_level("INFO"):
+        assert layout.present(["cls", "patches"], "tokens") == ("patches",)
+    assert caplog.messages == ["tokens: this teacher has no cls tokens, so patches is left"]
     with pytest.raises(ConfigError, match="patches >= 1"):
         TokenLayout(1, 0, 0)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
 
 from raptor.data.options import DataNode
 from raptor.errors import ConfigError
@@ -67,8 +68,8 @@ class MeasureOptions:
     jacobian: JacobianOptions = option("Jacobian", default=JacobianOptions())
     seed: int = option("Seed of perturbations and of the vectors that iterations begin with", default=0, ge=0, lt=2**32)
 
-    def check(self, model: Backbone) -> None:
-        """Check against a network, before anything is run.
+    def for_network(self, model: Backbone) -> Self:
+        """Return what is measured of a network, without token types that it has not; checked before anything is run.
 
         Raises
         ------
@@ -80,11 +81,12 @@ class MeasureOptions:
             check_k(self.k, L, "k")
         else:
             check_boundaries(self.boundaries, L, "boundaries")
-        model.layout.require(self.tokens, "tokens")
-        model.layout.require(self.operators.tokens, "operators.tokens")
         if layers is not None and not all(0 <= layer < L for layer in layers):
             expected = f"layers within 0..{L - 1}: the last layer has none after it"
             raise ConfigError.of("perturbation.layers", layers, expected, "correct those outside")
+        tokens: Any = list(model.layout.present(self.tokens, "tokens"))
+        of_operators: Any = list(model.layout.present(self.operators.tokens, "operators.tokens"))
+        return replace(self, tokens=tokens, operators=replace(self.operators, tokens=of_operators))
 
 
 @options

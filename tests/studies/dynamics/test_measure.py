@@ -22,6 +22,7 @@ from raptor.studies.dynamics.batches import ImageBatches
 from raptor.studies.dynamics.measure import Dynamics, Pass, layers_of
 from raptor.studies.dynamics.operators import PhaseOperators
 from raptor.studies.dynamics.options import JacobianOptions, MeasureOptions, OperatorOptions, PerturbationOptions
+from tests.conftest import tiny_spec
 
 IMAGES = 30
 SMALL = MeasureOptions(
@@ -200,7 +201,15 @@ def test_error_of_a_surrogate(teacher: Teacher) -> None:
 )
 def test_options_that_do_not_fit(teacher: Teacher, options: MeasureOptions, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        options.check(teacher)
+        options.for_network(teacher)
+
+
+def test_token_types_that_a_network_has_not_are_left_out() -> None:
+    without = Teacher(tiny_spec(class_token=False, global_pool="avg", reg_tokens=0))
+    measured = MeasureOptions(k=2).for_network(without)
+    assert (measured.tokens, measured.operators.tokens, measured.k) == (["patches"], ["patches"], 2)
+    with pytest.raises(ConfigError, match=r"^tokens=\[registers\]"):
+        MeasureOptions(k=2, tokens=["registers"]).for_network(without)
 
 
 def test_images_that_cannot_be_had(teacher: Teacher) -> None:
