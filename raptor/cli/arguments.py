@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from raptor.errors import ConfigError
 from raptor.utils.files import CONFIGS
 
 
@@ -47,6 +48,11 @@ def without_null_groups(config_name: str, arguments: Sequence[str]) -> list[str]
         Root configuration, without ``.yaml``.
     arguments
         Command line or overrides.
+
+    Raises
+    ------
+    ConfigError
+        For a group whose option another one chooses, which cannot be null.
     """
     root = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))
     chosen = {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
@@ -55,6 +61,9 @@ def without_null_groups(config_name: str, arguments: Sequence[str]) -> list[str]
         group, _, value = argument.partition("=")
         if value == "null" and group in chosen:
             found += [] if chosen[group] is None else [f"~{group}"]
+        elif value == "null" and (folder := CONFIGS / group.partition("@")[0]).is_dir():
+            names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            raise ConfigError.of(group, None, f"an option of the group: {names}", f"choose one, or leave {group} out")
         else:
             found.append(argument)
     return found

@@ -77,9 +77,10 @@ class Command(Generic[Options]):
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         replace_unprintable()
         expand_home()
-        sys.argv[1:] = with_new_keys(without_null_groups(self.name, sys.argv[1:]))
         arguments = read_arguments(sys.argv[1:])
         try:
+            sys.argv[1:] = with_new_keys(without_null_groups(self.name, sys.argv[1:]))
+            arguments = read_arguments(sys.argv[1:])
             if arguments.help and (topics := [o for o in arguments.overrides if "=" not in o]):
                 from raptor.cli.help import show_options
 

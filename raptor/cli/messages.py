@@ -10,7 +10,7 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from raptor.errors import RaptorError
 from raptor.runs.migration import RENAMED
@@ -44,6 +44,10 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
     head, _, rest = str(error).partition("Could not override '")
     if rest and not head:  # of a job of a sweep, which this command line does not name
         return str(unknown_key(rest.partition("'")[0], "...", []))
+    if isinstance(error, InterpolationKeyError) and (unset := re.search(r"Interpolation key '(.+?)'", str(error))):
+        key, expected = str(error.full_key), f"{unset[1]}, which it stands for; nothing sets that"
+        fix = f"choose an option of {unset[1].partition('.')[0]}, or set {key}"
+        return str(RaptorError.of(key, f"${{{unset[1]}}}", expected, fix))
     if isinstance(error, HydraException | OmegaConfBaseException):
         return "\n".join(dict.fromkeys(str(c) for c in causes))
     return None

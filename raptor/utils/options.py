@@ -273,7 +273,8 @@ def _explain(detail: ErrorDetails, known: Mapping[str, Key], values: Mapping[str
         return ConfigError.of(_join(key, name), values.get(name), str(error), f"see --help {key}")
     item = known[name]
     if detail["type"] in ("missing", "missing_argument"):
-        return ConfigError.of(_join(key, name), "???", item.expected, f"set {_join(key, name)}")
+        expected = "an option of the group, not null" if node_classes(item.type) else item.expected
+        return ConfigError.of(_join(key, name), "???", expected, f"set {_join(key, name)}")
     default = "" if item.default is MISSING or node_classes(item.type) else f"; the default is {show(item.default)}"
     fix = f"set {_join(key, name)} to such a value{default}"
     return ConfigError.of(_join(key, name), values.get(name), item.expected, fix)

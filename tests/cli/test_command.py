@@ -33,6 +33,18 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "arguments", "said"),
     [
+        (
+            "train",
+            ["optimizer=null"],
+            r"optimizer=null: expected an option of the group: adamw, muon\. Fix: choose one",
+        ),
+        ("train", ["hydra/launcher=null"], r"hydra/launcher=null: expected an option of the group: .*slurm"),
+        ("train", ["task=null"], r"task=\?\?\?: expected an option of the group, not null\. Fix: set task"),
+        (
+            "train",
+            ["trainer=null"],
+            r"callbacks\.progress\.every=\$\{trainer\.refresh_every\}: .*choose an option of trainer",
+        ),
         ("train", ["sead=1"], r"sead=1: expected a key that exists\. Fix: write seed, or remove it"),
         ("train", ["trainer.max_step=1"], r"trainer\.max_step=1: .*write trainer\.max_steps"),
         ("train", ["max_steps=1"], r"max_steps=1: .*write .*trainer\.max_steps"),
