@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -27,6 +29,12 @@ PROFILERS: dict[str, type[Any]] = {
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
+# callbacks of Lightning that only log, and refuse a trainer without loggers
+NEED_LOGGERS: tuple[type[pl.Callback], ...] = (
+    pl.callbacks.LearningRateMonitor,
+    pl.callbacks.DeviceStatsMonitor,
+    pl.callbacks.ThroughputMonitor,
+)
 
 
 def build_trainer(
@@ -58,6 +66,7 @@ def build_trainer(
     settings["max_steps"], data.steps = training_length(options, len(data.train_images), data.batch_size)
     settings["val_check_interval"] = _interval(options.val_check_interval, data.steps)
     _check_share(options.limit_val_batches, data)
+    _check_nodes(options.num_nodes)
     epochs = options.check_val_every_n_epoch
     if epochs is not None:  # of the images: to Lightning, the whole training is one epoch
         settings["val_check_interval"] = epochs * -(-len(data.train_images) // data.batch_size)
@@ -67,11 +76,11 @@ def build_trainer(
         del settings[key]
     if settings["profiler"] is not None:
         settings["profiler"] = _profiler(settings["profiler"], run)
-    built = (node.build() for node in callbacks.values() if node is not None)
-    watching = [FiniteNumbers(), RunStatus(run), execution, *built]
-    if not options.enable_progress_bar:
-        watching = [c for c in watching if not isinstance(c, pl.callbacks.ProgressBar)]
     made = [node.build()(save_dir=str(run.path)) for node in loggers.values() if node is not None]
+    built = (node.build() for node in callbacks.values() if node is not None)
+    unwanted: tuple[type[pl.Callback], ...] = () if options.enable_progress_bar else (pl.callbacks.ProgressBar,)
+    unwanted += () if made else NEED_LOGGERS
+    watching = [c for c in (FiniteNumbers(), RunStatus(run), execution, *built) if not isinstance(c, unwanted)]
     try:
         return pl.Trainer(
             **settings,
@@ -82,13 +91,34 @@ def build_trainer(
             plugins=[RunCheckpointIO(run), *_slurm()],
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigError.of("trainer", "...", f"settings that Lightning takes ({error})", "correct them") from error
+    except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
+        key, value = _concerned(options, str(error))
+        raise ConfigError.of(key, value, f"settings that Lightning takes ({error})", "correct it") from error
+
+
+def _concerned(options: TrainerOptions, message: str) -> tuple[str, Any]:
+    """Find the key that an error of Lightning is about: named in it, or set to a value that is."""
+    changed = [key for key in keys(TrainerOptions) if getattr(options, key.name) != key.default]
+    order = ("strategy", "devices", "num_nodes", "accelerator", *(key.name for key in changed))
+    values = {key.name: getattr(options, key.name) for key in changed}
+    named = [name for name in order if name in values and re.search(rf"\b{re.escape(str(values[name]))}\b", message)]
+    named += [name for name in order if name in values and re.search(rf"\b{name}\b", message)]
+    name = next(iter(named), "accelerator" if "accelerator" in values else None)
+    return (f"trainer.{name}", values[name]) if name else ("trainer", "...")
 
 
 def _interval(value: int | float | None, batches: int) -> int | None:
     """Return batches between validations; Lightning takes shares of an epoch, which is the whole training here."""
     return max(1, int(value * batches)) if isinstance(value, float) else value
+
+
+def _check_nodes(nodes: int) -> None:
+    """Refuse several nodes where nobody has started processes on them: Lightning would wait for them without a word."""
+    started = SLURMEnvironment.detect() or TorchElasticEnvironment.detect() or "MASTER_ADDR" in os.environ
+    if nodes > 1 and not started:
+        expected = "1, as no processes were started on other nodes"
+        fix = "start the run by hydra/launcher=slurm or torchrun, or set MASTER_ADDR and NODE_RANK on each node"
+        raise ConfigError.of("trainer.num_nodes", nodes, expected, fix)
 
 
 def _check_share(share: int | float | None, data: ImageData) -> None:

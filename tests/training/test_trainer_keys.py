@@ -6,15 +6,18 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 
+from raptor.data.digits import Digits
 from raptor.errors import ConfigError
 from raptor.runs.status import rows_of
 from raptor.training.options import TrainerOptions
 from raptor.training.refused import REFUSED
+from raptor.training.trainer import build_trainer
 from raptor.utils.options import keys, parse
 
 SMALL = ("trainer.enable_progress_bar=false", "surrogate.boundaries=[5]", "data.batch_size=8", "trainer.max_steps=6")
@@ -66,6 +69,27 @@ def test_a_trial_of_nothing_is_refused() -> None:
         trainer(**valid)
 
 
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"devices": 0}, "devices=0"),
+        ({"devices": "some"}, "devices=some"),
+        ({"accelerator": "tpu"}, "accelerator=tpu"),
+        ({"accelerator": "magic"}, "accelerator=magic"),
+        ({"strategy": "magic"}, "strategy=magic"),
+        ({"strategy": "fsdp"}, "strategy=fsdp"),
+    ],
+)
+def test_what_lightning_refuses_names_the_key(tmp_path: Path, values: dict[str, Any], key: str) -> None:
+    data = Digits()
+    data.prepare((1, 8, 8), (0.3,), (0.4,))
+    folder: Any = SimpleNamespace(path=tmp_path)
+    with pytest.raises(ConfigError, match=r"^trainer\.num_nodes=2: expected 1, as no processes were started"):
+        build_trainer(trainer(num_nodes=2), {}, {}, folder, data)
+    with pytest.raises(ConfigError, match=rf"^trainer\.{key}: expected settings that Lightning takes \("):
+        build_trainer(trainer(**values), {}, {}, folder, data)
+
+
 def test_a_trial_says_that_it_is_one(call: Callable[..., None], tmp_path: Path) -> None:
     call("train", *SMALL, "trainer.fast_dev_run=2", "name=a")
     run = tmp_path / "runs" / "default" / "a"
@@ -91,3 +115,11 @@ def test_shares_of_training_and_validation(call: Callable[..., None], tmp_path: 
     assert len(found["history"]["val/top1"]) == 3 + 1  # and the final validation
     for key in ("metrics", "weights_sha256", "history"):
         assert found[key] == expected[key]
+
+
+@pytest.mark.parametrize("without", ["logger=null", "callbacks=null"])
+def test_a_training_without_loggers_or_callbacks(call: Callable[..., None], tmp_path: Path, without: str) -> None:
+    call("train", *SMALL[:3], "trainer.max_steps=2", "trainer.limit_val_batches=1", without, "name=a")
+    result = json.loads((tmp_path / "runs" / "default" / "a" / "result.json").read_text())
+    assert result["steps"] == 2
+    assert bool(result["history"]) is (without != "logger=null")
