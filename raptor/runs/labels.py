@@ -8,7 +8,7 @@ from raptor.errors import show
 from raptor.runs.groups import Configuration, RunGroup
 
 MISSING = object()
-SHOWN = 3  # differing options in a label
+SHOWN = 3  # differing options in a label, where no more are needed
 NAMES = {"trainer.max_steps": "steps", "trainer.max_epochs": "epochs", "surrogate.boundaries": "cut after"}
 FIRST = ("task", "trainer.max_steps", "trainer.max_epochs", "surrogate")  # options that a label names before others
 
@@ -24,43 +24,57 @@ def label_groups(groups: Sequence[RunGroup], base: Callable[[RunGroup], str]) ->
 
 
 def join(label: str, differing: Mapping[str, str], separator: str = ", ") -> str:
-    """Return a label with the first options in which a group differs from others of this label."""
-    shown = [f"{name} {value}" for name, value in list(differing.items())[:SHOWN]]
-    more = [f"{len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
-    return separator.join(filter(None, [label, ", ".join([*shown, *more])]))
+    """Return a label with the options in which a group differs from others of this label, as :func:`differences`."""
+    return separator.join(
+        filter(None, [label, ", ".join(f"{name} {value}".strip() for name, value in differing.items())])
+    )
 
 
 def differences(groups: Sequence[RunGroup]) -> list[dict[str, str]]:
     """Return the options in which groups differ, for each group by short name, in words.
 
-    A label shows the first :data:`SHOWN` of them, so those come first that tell most groups apart.
+    All that are needed to tell the groups apart, and others up to :data:`SHOWN`; under an empty name how many more.
     """
     if len(groups) < 2:
         return [{} for _ in groups]
     every = list(dict.fromkeys(key for group in groups for key in group.options))
     differing = [key for key in every if len({show(group.options.get(key, MISSING)) for group in groups}) > 1]
-    # where another loss was chosen, its weights say nothing more
+    # where another loss was chosen, its weights say nothing more, unless only they differ
     chosen = [key for key in differing if any(other.startswith(f"{key}.") for other in every)]
     kept = [key for key in differing if not any(key.startswith(f"{choice}.") for choice in chosen)]
-    texts = {key: [_text(key, group) for group in groups] for key in kept}
-    order = _telling_first(sorted(kept, key=_rank), texts)
+    texts = {key: [_text(key, group) for group in groups] for key in differing}
+    if len(_parts(kept, texts)) < len(_parts(differing, texts)):
+        kept = differing
+    telling = _telling(sorted(kept, key=_rank), texts)
+    order = [*telling, *(key for key in sorted(kept, key=_rank) if key not in telling)]
     names = _short(order)
-    return [{names[key]: texts[key][i] for key in order if texts[key][i] != ""} for i in range(len(groups))]
+    return [_shown([(names[key], texts[key][i], key in telling) for key in order]) for i in range(len(groups))]
+
+
+def _shown(options: Sequence[tuple[str, str, bool]]) -> dict[str, str]:
+    """Choose what a label shows of a group: name and value, and whether the option is needed to tell it apart."""
+    known = [option for option in options if option[1] != ""]
+    count = max(SHOWN, sum(needed for _, _, needed in known))
+    more = {"": f"{len(known) - count} more"} if len(known) > count else {}
+    return {name: value for name, value, _ in known[:count]} | more
+
+
+def _parts(keys: Sequence[str], texts: Mapping[str, list[str]]) -> set[tuple[str, ...]]:
+    """Distinct combinations of values."""
+    return set(zip(*(texts[key] for key in keys), strict=True))
 
 
 def _rank(key: str) -> int:
     return next((i for i, first in enumerate(FIRST) if f"{key}.".startswith(f"{first}.")), len(FIRST))
 
 
-def _telling_first(keys: Sequence[str], texts: Mapping[str, list[str]]) -> list[str]:
-    """Order keys so that each of the first ones tells groups apart that those before it do not."""
-    first: list[str] = []
-    parts: list[tuple[str, ...]] = [() for _ in texts[keys[0]]] if keys else []
+def _telling(keys: Sequence[str], texts: Mapping[str, list[str]]) -> list[str]:
+    """Select keys each of which tells groups apart that those before it do not."""
+    found: list[str] = []
     for key in keys:
-        finer = [(*part, text) for part, text in zip(parts, texts[key], strict=True)]
-        if len(set(finer)) > len(set(parts)):
-            first, parts = [*first, key], finer
-    return [*first, *(key for key in keys if key not in first)]
+        if len(_parts([*found, key], texts)) > max(1, len(_parts(found, texts))):
+            found.append(key)
+    return found
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:

@@ -85,6 +85,23 @@ def test_probes_with_other_settings_are_rows_of_their_own(tmp_path: Path) -> Non
     assert shown.loc["k=2; probe steps 10", "probe, share of the teacher's (%)"] == "missing"
 
 
+def test_labels_tell_all_groups_apart(tmp_path: Path) -> None:
+    """By as many options as that takes, also by those of one's own loss, and nobody is averaged with another."""
+    root = tmp_path / "runs" / "s"
+    own: dict[str, Any] = {"task.loss": "mine:Loss@0123", "task.loss.value": 1.0}
+    studies: list[dict[str, Any]] = [
+        PLAIN,
+        PLAIN | own,
+        PLAIN | own | {"task.loss.value": 2.0},
+        *(PLAIN | {key: 7} for key in ("task.lr", "trainer.clip", "data.batch_size", "surrogate.images")),
+    ]
+    for i, options in enumerate(studies):
+        surrogate(root, f"a{i}", 0, i / 10, options)
+    labels = [group.label for group in Study(root).surrogates()]
+    assert len(set(labels)) == len(labels) == 7
+    assert any("value 2.0" in label for label in labels)
+
+
 def test_shares_of_a_teacher_that_scores_nothing_are_missing(tmp_path: Path) -> None:
     root = tmp_path / "runs" / "s"
     surrogate(root, "a0", 0, 0.5, PLAIN)
