@@ -19,7 +19,15 @@ TINY = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "key"), [("vit_small_patch16_dinov3", "rope"), ("beit_base_patch16_224", "relative_bias")]
+    ("name", "key"),
+    [
+        ("vit_small_patch16_dinov3", "rope"),
+        ("eva02_tiny_patch14_224", "rope"),
+        ("vit_pe_core_tiny_patch16_384", "rope"),
+        ("vit_small_patch16_rope_mixed_224", "rope"),
+        ("beit_base_patch16_224", "relative_bias"),
+        ("beitv2_base_patch16_224", "relative_bias"),
+    ],
 )
 def test_a_teacher_with_positions_in_attention_is_distilled(
     call: Callable[..., None], tmp_path: Path, name: str, key: str

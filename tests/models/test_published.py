@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -100,7 +101,7 @@ def test_means_of_another_number_of_channels_are_refused_before_timm_builds() ->
         TimmTeacherOptions(name="vit_tiny_patch16_224", options={"in_chans": 1}, mean=[0.5, 0.5])
 
 
-def test_a_home_folder_is_written_as_a_tilde(tmp_path: Path, vit: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_is_written_as_a_tilde(tmp_path: Path, vit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write_published(vit, tmp_path / "model")
     torch.save(vit.state_dict(), tmp_path / "w.pth")

@@ -82,10 +82,10 @@ class Distillation(StudentEvaluation):
         if not 0 <= rollout_growth <= 1:
             raise ConfigError.of("task.rollout_growth", rollout_growth, "number from 0 to 1", "set it to 0")
         is_last = [s.phase.end == teacher.num_layers and last_phase_loss is not None for s in self.students]
-        if not all(is_last):
-            self.loss.check(self.layout, "task.loss")
-        if any(is_last):
-            self.last_phase_loss.check(self.layout, "task.last_phase_loss")
+        used = {"task.loss": not all(is_last), "task.last_phase_loss": any(is_last)}
+        for key, loss in (("task.loss", self.loss), ("task.last_phase_loss", self.last_phase_loss)):
+            if used[key] and hasattr(loss, "check"):  # a function of one's own has none
+                loss.check(self.layout, key)
 
     def clipped_groups(self) -> list[list[nn.Parameter]]:
         """Group the parameters of each student."""
