@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from raptor.errors import ConfigError, ModelFileError
 from raptor.models.heads import DepthProbe, LinearProbe
 from raptor.models.io import DESCRIPTION, describe, read, unreadable
+from raptor.models.rival import Rival
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.models.tied import PartitionEnsemble
@@ -15,7 +16,7 @@ from raptor.utils.files import resolve
 
 Kind = TypeVar("Kind")
 KINDS: dict[str, type[Any]] = {
-    cls.kind: cls for cls in (Teacher, PhaseBlocks, Surrogate, PartitionEnsemble, LinearProbe, DepthProbe)
+    cls.kind: cls for cls in (Teacher, PhaseBlocks, Surrogate, Rival, PartitionEnsemble, LinearProbe, DepthProbe)
 }
 
 
@@ -32,6 +33,7 @@ def load(folder: str | Path) -> Any:
     -------
     nn.Module
         What was saved: a :class:`~raptor.models.surrogate.Surrogate` (stage 2), a
+        :class:`~raptor.models.rival.Rival` in its place, a
         :class:`~raptor.models.surrogate.PhaseBlocks` (stage 1), a :class:`~raptor.models.tied.PartitionEnsemble` (the
         small-scale study), a :class:`~raptor.models.teacher.Teacher` or a
         :class:`~raptor.models.heads.LinearProbe` (of images or patches) or

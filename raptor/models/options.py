@@ -77,6 +77,34 @@ class BlockOptions:
 
 
 @options
+class RivalOptions:
+    """A model in the place of a surrogate, with as many parameters (docs/controls.md)."""
+
+    kind: Literal["untied", "per_layer", "truncated", "pruned", "linear", "interpolated"] = option(
+        "A block for each phase, applied once; one for each layer; the teacher's first blocks; those of most "
+        "influence; a linear map for the stretch of least influence; the teacher's own layers at the ends of phases"
+    )
+    layers: int | None = option(
+        "Blocks of the teacher that are kept; null: with as many parameters as the tied blocks", default=None, ge=1
+    )
+    healed: Literal["none", "last", "all"] = option(
+        "What is trained: nothing, the last block that is kept, or all blocks", default="all"
+    )
+    matched: Literal["ends", "all"] = option(
+        "Layers that training compares: those that blocks put out, or all, interpolated between", default="ends"
+    )
+    images: int = option("Training images for influence and linear maps, at most", default=2000, unit="images", ge=1)
+    ridge: float = option("Penalty of linear maps, in units of the mean variance of a channel", default=1e-6, ge=0)
+
+    def __post_init__(self) -> None:
+        only = {"untied": ("all",), "per_layer": ("all",), "linear": ("none", "all"), "interpolated": ("none",)}
+        if self.healed not in (allowed := only.get(self.kind, (self.healed,))):
+            raise Invalid("healed", self.healed, f"{' or '.join(allowed)} with kind={self.kind}", "set it so")
+        if self.layers is not None and self.kind not in ("truncated", "pruned", "linear"):
+            raise Invalid("layers", self.layers, f"null with kind={self.kind}", "set it to null")
+
+
+@options
 class SurrogateOptions:
     """How depth is cut into phases, and what their blocks are."""
 
@@ -91,6 +119,10 @@ class SurrogateOptions:
     )
     phases_file: str | None = option("A phases.json written by raptor.phases", default=None)
     solver: Literal["exact", "normalised", "greedy"] = option("Solver where there is no file", default="exact")
+    partition: Literal["maxcut", "equal", "random"] = option(
+        "What cuts depth where boundaries are null: file or solver; equal sizes; another partition drawn by the seed",
+        default="maxcut",
+    )
     tokens: list[TokenType] = option(
         "Token types of the distance between layers", default=["cls", "patches"], min_length=1
     )
@@ -99,6 +131,8 @@ class SurrogateOptions:
         "Initial blocks: random, or the teacher's middle block of a phase or the mean of its blocks", default="random"
     )
     block: BlockOptions = option("The block", default=BlockOptions())
+    rival: RivalOptions | None = option("Model in the surrogate's place; null: tied blocks", default=None)
+    label: str = option("Name of this choice in tables and run folders", default="tied", identity=False)
 
     def __post_init__(self) -> None:
         if self.boundaries is not None and self.k is not None and len(self.boundaries) + 1 != self.k:
@@ -124,4 +158,5 @@ class SurrogateOptions:
     def given(self) -> dict[str, Any]:
         """Keys that cut depth in advance, with their values; empty where the solver cuts."""
         values = {key: getattr(self, key) for key in ("k", "boundaries", "phases", "phases_file")}
+        values["rival"] = self.rival and self.rival.kind
         return {key: value for key, value in values.items() if value is not None}

@@ -228,3 +228,12 @@ def equal_boundaries(num_layers: int, k: int) -> list[int]:
     """Cut depth into k phases of sizes that differ by one layer at most: a control that knows no distance."""
     check_k(k, num_layers, "k")
     return [round(j * num_layers / k) for j in range(1, k)]
+
+
+def other_boundaries(boundaries: Sequence[int], num_layers: int, rng: np.random.Generator) -> list[int]:
+    """Draw a contiguous partition into as many phases that is not this one, where there is another."""
+    k = len(boundaries) + 1
+    while True:
+        drawn = random_boundaries(num_layers, k, rng)
+        if drawn != list(boundaries) or k in (1, num_layers):
+            return drawn

@@ -75,7 +75,10 @@ class Study:
         return sorted(groups, key=lambda group: (_k(group) or 0, group.label))
 
     def surrogates(self) -> list[RunGroup]:
-        """Return the groups of stage 2, labelled ``k=2``, or ``k=2, loss ...`` where several have this k."""
+        """Return the groups of stage 2, labelled ``k=2``, or ``k=2, loss ...`` where several have this k.
+
+        Rivals, which stand in the place of a surrogate, are labelled ``k=2, untied``.
+        """
         return self.groups("finetune")
 
     def probes(self) -> list[RunGroup]:
@@ -96,7 +99,8 @@ class Study:
         """Name what a group is, apart from how it was trained."""
         k = _k(group)
         if k is not None:
-            return f"k={k}"
+            rivals = [f", {run['model']['rival']}" for run in group.runs if run["model"].get("rival")]
+            return f"k={k}" + (rivals[0] if rivals else "")
         for run in group.runs:
             backbone = run["model"].get("backbone")
             if isinstance(backbone, dict) and "label" in backbone:

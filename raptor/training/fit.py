@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
 
-from raptor.errors import Unfinished
+from raptor.errors import ConfigError, Unfinished
 from raptor.training.checkpoints import CHECKPOINT
 from raptor.training.curves import commit, finish
 
@@ -38,6 +38,8 @@ def fit(trainer: pl.Trainer, task: Any, data: Any, hyperparameters: Mapping[str,
 
     Raises
     ------
+    ConfigError
+        If there are steps, and nothing to train.
     Unfinished
         If the time limit ended the training before its last step; the same command continues.
     """
@@ -48,8 +50,12 @@ def fit(trainer: pl.Trainer, task: Any, data: Any, hyperparameters: Mapping[str,
     for logger in loggers:
         logger.log_hyperparams(dict(hyperparameters))
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
-        _check_time(trainer, checkpoint)
+        if any(p.requires_grad for p in task.parameters()):
+            trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
+            _check_time(trainer, checkpoint)
+        elif trainer.max_steps:
+            expected = "0: this model has nothing to train, it is only evaluated"
+            raise ConfigError.of("trainer.max_steps", trainer.max_steps, expected, "set it to 0")
         trainer.loggers = []  # as points of the curves, Lightning would log it at another step
         validated = trainer.validate(task, datamodule=data, verbose=False)
         metrics = dict(validated[0]) if validated else {}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from raptor.errors import ConfigError
-from raptor.partition.maxcut import Matrix, equal_boundaries, exact, random_boundaries
+from raptor.partition.maxcut import Matrix, equal_boundaries, exact, other_boundaries
 from raptor.partition.phases import check_k, label_layers
 from raptor.utils.seeding import derive_seed
 
@@ -69,15 +69,6 @@ def shuffle_labels(labels: Sequence[int], rng: np.random.Generator) -> list[int]
     while True:
         drawn = [int(label) for label in rng.permutation(labels)]
         if not is_contiguous(drawn):
-            return drawn
-
-
-def other_boundaries(boundaries: Sequence[int], num_layers: int, rng: np.random.Generator) -> list[int]:
-    """Draw a contiguous partition into as many phases that is not this one, where there is another."""
-    k = len(boundaries) + 1
-    while True:
-        drawn = random_boundaries(num_layers, k, rng)
-        if drawn != list(boundaries) or k in (1, num_layers):
             return drawn
 
 

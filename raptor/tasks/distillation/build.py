@@ -15,6 +15,7 @@ from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase, phases_of
 from raptor.tasks.context import Context
 from raptor.tasks.distillation.phases import choose_boundaries, choose_phases
+from raptor.tasks.distillation.rivals import build_rival
 from raptor.tasks.distillation.task import Distillation
 
 Made = TypeVar("Made", bound=Distillation)
@@ -34,14 +35,17 @@ def distill(context: Context, arguments: dict[str, Any]) -> Distillation:
     Raises
     ------
     ConfigError
-        If phases, blocks or losses do not fit the teacher.
+        If phases, blocks or losses do not fit the teacher, or a rival is chosen.
     """
-    phases = choose_phases(context.surrogate, context.teacher, context.data)
+    if context.surrogate.rival is not None:
+        fix = "set it to null, or task=finetune"
+        raise ConfigError.of("surrogate.rival", context.surrogate.rival.kind, "null with task=distill", fix)
+    phases = choose_phases(context.surrogate, context.teacher, context.data, context.seed)
     return build_distillation(context, arguments | {"model": new_blocks(context, phases)})
 
 
 def finetune(context: Context, arguments: dict[str, Any], folders: Sequence[str]) -> Distillation:
-    """Build stage 2: the whole surrogate, from trained blocks or from scratch.
+    """Build stage 2: the whole surrogate, from trained blocks or from scratch; or a rival in its place.
 
     Parameters
     ----------
@@ -55,14 +59,21 @@ def finetune(context: Context, arguments: dict[str, Any], folders: Sequence[str]
     ConfigError
         If boundaries, blocks or losses do not fit the teacher.
     """
-    boundaries, solver = choose_boundaries(context.surrogate, context.teacher, context.data)
-    blocks = new_blocks(context, phases_of(boundaries, context.teacher.num_layers))
+    boundaries, solver = choose_boundaries(context.surrogate, context.teacher, context.data, context.seed)
+    phases, about = phases_of(boundaries, context.teacher.num_layers), {"solver": solver}
+    if context.surrogate.rival is not None:
+        if folders:
+            fix = "set it to null, or surrogate.rival to null"
+            raise ConfigError.of("task.blocks", list(folders), "null: a rival has no blocks of stage 1", fix)
+        model, found = build_rival(context, context.surrogate.rival, phases)
+        return build_distillation(context, arguments | {"model": model, "about": about | found})
+    blocks = new_blocks(context, phases)
     init: str = "scratch" if context.surrogate.init == "random" else context.surrogate.init
     if folders:
         fill_from(blocks, {folder: load_kind(folder, PhaseBlocks, "task.blocks") for folder in folders})
         init = "blocks"
     surrogate = Surrogate.of_teacher(context.teacher, blocks)
-    about = {"solver": solver, "init": init}
+    about |= {"init": init, "label": context.surrogate.label}
     return build_distillation(context, arguments | {"model": surrogate, "about": about})
 
 

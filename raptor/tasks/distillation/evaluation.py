@@ -17,6 +17,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from raptor.data.module import ImageData
 from raptor.data.sources import Online
 from raptor.errors import ModelFileError
+from raptor.models.costs import block_flops
+from raptor.models.rival import Rival
 from raptor.models.surrogate import PhaseBlock, PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher, freeze
 from raptor.models.tied import PartitionEnsemble, TiedDepth
@@ -32,7 +34,7 @@ from raptor.tasks.distillation.floors import (
     cache_file,
 )
 
-Student = PhaseBlock | Surrogate | TiedDepth
+Student = PhaseBlock | Surrogate | Rival | TiedDepth
 
 
 class StudentEvaluation(Task):
@@ -45,7 +47,7 @@ class StudentEvaluation(Task):
     teacher
         Frozen here.
     model
-        Blocks (stage 1), a surrogate (stage 2), or several ways to tie depth: each a set of students.
+        Blocks (stage 1), a surrogate (stage 2) or a rival, or several ways to tie depth: each a set of students.
     top1
         Whether the labels are classes of the teacher's head, so that top-1 is defined.
     about
@@ -59,7 +61,7 @@ class StudentEvaluation(Task):
     def __init__(
         self,
         teacher: Teacher,
-        model: PhaseBlocks | Surrogate | PartitionEnsemble,
+        model: PhaseBlocks | Surrogate | Rival | PartitionEnsemble,
         *,
         top1: bool = True,
         about: dict[str, Any] | None = None,
@@ -207,6 +209,8 @@ class StudentEvaluation(Task):
         """Return plain data that says which layers each block produces."""
         if isinstance(self.model, PartitionEnsemble):
             return self.model.labels
+        if isinstance(self.model, Rival):
+            return self.model.to_config()["stretches"]
         blocks = self.model.blocks if isinstance(self.model, Surrogate) else self.model
         return [list(phase) for phase in blocks.phases]
 
@@ -223,7 +227,7 @@ class StudentEvaluation(Task):
             for name, by_floor in self._floors.items()
         }
         above = {student.name: self._above_floor(student) for student in self.students}
-        if isinstance(self.model, Surrogate):
+        if isinstance(self.model, Surrogate | Rival):
             floors, above = floors.get(self.model.name, {}), above.get(self.model.name, {})  # type: ignore[assignment]
         return {
             "layers": self._curves,
@@ -239,7 +243,12 @@ class StudentEvaluation(Task):
         what: dict[str, Any] = {"kind": "blocks", "phases": self._phases()}
         if isinstance(model, Surrogate):
             what = {"kind": "surrogate", "k": model.k, "boundaries": model.boundaries}
-        blocks = model.blocks if isinstance(model, Surrogate) else model
+        if isinstance(model, Rival):
+            what = {"kind": "rival", "k": model.k, "boundaries": model.boundaries, "stretches": self._phases()}
+            what |= {"rival": model.label, "matched": model.matched}
+        if isinstance(model, Surrogate | Rival):
+            what |= {"block_flops": block_flops(model), "teacher_block_flops": block_flops(self.teacher)}
+        blocks = model.blocks if isinstance(model, Surrogate | Rival) else model
         return {
             **what,
             "num_layers": self.teacher.num_layers,
@@ -255,6 +264,8 @@ def phase_pairs(student: Student) -> list[tuple[int, int]] | None:
         phases = [student.phase]
     elif isinstance(student, Surrogate):
         phases = student.blocks.phases
+    elif isinstance(student, Rival):
+        phases = student.phases  # of the surrogate that it is compared with, so that both have the same floors
     else:
         return None
     return [(phase.start, layer) for phase in phases for layer in range(phase.start + 1, phase.end + 1)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from raptor.analysis.layer_distance import LayerDistance
 from raptor.data.module import ImageData
@@ -14,9 +16,10 @@ from raptor.errors import ConfigError
 from raptor.models.options import SurrogateOptions
 from raptor.models.teacher import Teacher
 from raptor.partition.files import read_phases
-from raptor.partition.maxcut import Matrix, check_distance, solve
+from raptor.partition.maxcut import Matrix, check_distance, equal_boundaries, other_boundaries, solve
 from raptor.partition.phases import Phase, check_boundaries, check_k, phases_of
 from raptor.utils.distributed import rank
+from raptor.utils.seeding import derive_seed
 
 log = logging.getLogger(__name__)
 DEFAULT_K = 2
@@ -44,6 +47,32 @@ def stream_distance(
     measure
         One of :data:`raptor.analysis.measures.MEASURES`.
     """
+    distance = LayerDistance(teacher.layout, tokens, measure)
+    with torch.no_grad():
+        for x_BND in embedded_batches(teacher, data, images, "layer distances"):
+            distance.update(teacher.steps(x_BND))
+    return distance
+
+
+def embedded_batches(teacher: Teacher, data: ImageData, images: int | None, title: str) -> Iterator[Tensor]:
+    """Give layer 0 of a teacher on training images, batch by batch, on a GPU where there is one.
+
+    Parameters
+    ----------
+    teacher
+        Any teacher; in eval mode for the while.
+    data
+        Prepared data.
+    images
+        Number of training images, None for all.
+    title
+        Of the progress bar.
+
+    Yields
+    ------
+    Tensor
+        ``(B, N, D)``.
+    """
     from rich.progress import track
 
     device = torch.device("cpu")
@@ -51,13 +80,9 @@ def stream_distance(
         device = torch.device("cuda", rank() % torch.cuda.device_count())
     training = teacher.training
     teacher = teacher.to(device).eval()
-    distance = LayerDistance(teacher.layout, tokens, measure)
-    with torch.no_grad():
-        for batch, _ in track(data.train_images_dataloader(images), "layer distances", transient=True):
-            x = teacher.embed(data.normalize(batch.to(device, non_blocking=True)))
-            distance.update(teacher.steps(x))
+    for batch, _ in track(data.train_images_dataloader(images), title, transient=True):
+        yield teacher.embed(data.normalize(batch.to(device, non_blocking=True)))
     teacher.to("cpu").train(training)
-    return distance
 
 
 def measure_distance(teacher: Teacher, data: ImageData, tokens: Sequence[str], images: int | None) -> Matrix:
@@ -76,8 +101,17 @@ def measure_distance(teacher: Teacher, data: ImageData, tokens: Sequence[str], i
     return check_distance(stream_distance(teacher, data, tokens, images).compute())
 
 
-def choose_boundaries(options: SurrogateOptions, teacher: Teacher, data: ImageData) -> tuple[list[int], str]:
-    """Boundaries for a teacher, and where they come from.
+def choose_boundaries(
+    options: SurrogateOptions, teacher: Teacher, data: ImageData, seed: int = 0
+) -> tuple[list[int], str]:
+    """Choose boundaries for a teacher, and say where they come from.
+
+    Parameters
+    ----------
+    options, teacher, data
+        How depth is cut, and what the distance is measured on.
+    seed
+        Of a random partition.
 
     Raises
     ------
@@ -88,6 +122,18 @@ def choose_boundaries(options: SurrogateOptions, teacher: Teacher, data: ImageDa
     if options.boundaries is not None:
         return check_boundaries(options.boundaries, L), "given"
     k = check_k(DEFAULT_K if options.k is None else options.k, L)
+    if options.partition == "equal":
+        return equal_boundaries(L, k), "equal"
+    boundaries, solver = _best_boundaries(options, teacher, data, k)
+    if options.partition == "random":
+        rng = np.random.default_rng(derive_seed(seed, "partition", "random", k, 0))
+        return other_boundaries(boundaries, L, rng), "random"
+    return boundaries, solver
+
+
+def _best_boundaries(options: SurrogateOptions, teacher: Teacher, data: ImageData, k: int) -> tuple[list[int], str]:
+    """Read the boundaries of k phases from a file, or measure the distance and solve for them."""
+    L = teacher.num_layers
     if options.phases_file is not None:
         phases = read_phases(Path(options.phases_file), L)
         if str(k) not in phases["boundaries"]:
@@ -101,8 +147,8 @@ def choose_boundaries(options: SurrogateOptions, teacher: Teacher, data: ImageDa
     return boundaries, options.solver
 
 
-def choose_phases(options: SurrogateOptions, teacher: Teacher, data: ImageData) -> list[Phase]:
-    """Phases that stage 1 trains blocks for.
+def choose_phases(options: SurrogateOptions, teacher: Teacher, data: ImageData, seed: int = 0) -> list[Phase]:
+    """Choose the phases that stage 1 trains blocks for; arguments as for :func:`choose_boundaries`.
 
     Raises
     ------
@@ -111,7 +157,7 @@ def choose_phases(options: SurrogateOptions, teacher: Teacher, data: ImageData) 
     """
     L = teacher.num_layers
     if options.phases is None:
-        return phases_of(choose_boundaries(options, teacher, data)[0], L)
+        return phases_of(choose_boundaries(options, teacher, data, seed)[0], L)
     if options.phases == "all":
         assert options.phases_file is not None  # checked by the options
         partitions = read_phases(Path(options.phases_file), L)["boundaries"].values()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from raptor.data.sources import ActivationSource, Online
 from raptor.errors import ConfigError
+from raptor.models.rival import Rival
 from raptor.models.surrogate import PhaseBlocks, Surrogate
 from raptor.models.teacher import Teacher
 from raptor.models.tied import PartitionEnsemble
@@ -28,8 +29,9 @@ class Distillation(StudentEvaluation):
     The stages differ in their students: in stage 1 the block of each phase, which rolls out from the teacher's layer at
     its start; in stage 2 the whole surrogate, from layer 0. The loss of a student is
     ``w * forced + (1 - w) * rollout``. *forced* predicts every layer from the teacher's layer before it. *rollout*
-    predicts it from the student's own output, with gradients through the whole rollout. Both are means over layers. w
-    falls linearly from 1 to 0 over the first steps, and a pass whose weight is 0 is not run.
+    predicts it from the student's own output, with gradients through the whole rollout. Both are means over layers, of
+    a rival over those that it is matched at. w falls linearly from 1 to 0 over the first steps, and a pass whose weight
+    is 0 is not run.
 
     The blocks of stage 1 share nothing but the teacher's pass: gradients are clipped for each student by itself, so
     that training several blocks at once equals training each alone.
@@ -64,7 +66,7 @@ class Distillation(StudentEvaluation):
     def __init__(
         self,
         teacher: Teacher,
-        model: PhaseBlocks | Surrogate | PartitionEnsemble,
+        model: PhaseBlocks | Surrogate | Rival | PartitionEnsemble,
         loss: TokenLoss,
         last_phase_loss: TokenLoss | None = None,
         teacher_forcing: float = 0.0,
@@ -122,6 +124,7 @@ class Distillation(StudentEvaluation):
             The teacher's layers start..end of the student, ``(B, N, D)`` each.
         """
         phase, w = student.phase, self.forcing_weight()
+        matched = student.matched if isinstance(student, Rival) else range(phase.start + 1, phase.end + 1)
         loss = self._loss_of(phase)
         total = acts[phase.end].new_zeros((), dtype=torch.float32)
         passes = []
@@ -132,8 +135,9 @@ class Distillation(StudentEvaluation):
             passes.append((1 - w, self._rollout(student, acts)))  # type: ignore[arg-type]
         for weight, preds in passes:
             for layer, pred in enumerate(preds, start=phase.start + 1):
-                total = total + weight * loss(pred, acts[layer], self.layout)
-        return total / (phase.end - phase.start)
+                if layer in matched:
+                    total = total + weight * loss(pred, acts[layer], self.layout)
+        return total / len(matched)
 
     def rollout_length(self, layers: int) -> int:
         """Return the layers of one stretch of a rollout at this step, for a student of so many layers."""

@@ -13,6 +13,7 @@ from raptor.data.module import ImageData
 from raptor.errors import NonFiniteError
 from raptor.models.backbone import Backbone
 from raptor.models.heads import LinearProbe
+from raptor.models.rival import Rival
 from raptor.models.surrogate import Surrogate
 from raptor.tasks.probes.features import Features
 from raptor.tasks.probes.rules import RULES
@@ -66,8 +67,10 @@ class Probe(HeadTraining):
         """Describe the backbone that was probed."""
         backbone = self.backbone
         about = {"kind": self.name, "backbone": self.source, "num_layers": backbone.num_layers, "layer": self.layer}
-        if isinstance(backbone, Surrogate):
+        if isinstance(backbone, Surrogate | Rival):
             about |= {"k": backbone.k, "boundaries": backbone.boundaries}
+        if isinstance(backbone, Rival):
+            about |= {"rival": backbone.label}
         return about
 
     def details(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.load import load_kind
+from raptor.models.rival import Rival
 from raptor.models.surrogate import Surrogate
 from raptor.tasks.context import Context, check_classes, check_reads_images
 from raptor.tasks.probes.base import Probe
@@ -45,7 +46,9 @@ def build_probe(
     if folder is not None:
         model = load_kind(folder, Backbone, "task.backbone")  # type: ignore[type-abstract]
     if label is None:
-        label = f"k={model.k}" if isinstance(model, Surrogate) else "teacher" if teacher.trained else "untrained"
+        label = "teacher" if teacher.trained else "untrained"
+        if isinstance(model, Surrogate | Rival):
+            label = f"k={model.k}" + (f", {model.label}" if isinstance(model, Rival) else "")
     ours, theirs = ((m.input_shape, m.spec.mean, m.spec.std) for m in (model, teacher))
     if ours != theirs and isinstance(model, Surrogate):
         model = model.at_resolution_of(teacher)
