@@ -81,6 +81,11 @@ def test_the_study_from_teachers_to_report(call: Callable[..., None], tmp_path: 
     page = (report / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(figures) == 8
     assert "4 teachers (ViTs of 12 layers), data digits" in page
+    floors = pd.DataFrame(numbers["above_floors"])
+    one = floors[(floors["stage"] == "trained") & (floors["k"] == 3) & (floors["kind"] == "random")].iloc[0]
+    fitted = frame[(frame["stage"] == "trained") & (frame["piece"] == "k3-random0")]
+    assert one["above_floor_cls_mean"] == pytest.approx(fitted["above_floor_cls"].mean())
+    assert (report / "above_floors.md").is_file()
     assert "Wilcoxon" in (report / "paired.md").read_text()
     baselines = (report / "stochastic_depth_baselines.md").read_text().splitlines()
     assert "mean image" in baselines[0] and [line.split("|")[1].strip() for line in baselines[2:5]] == ["0", "0.3", "—"]

@@ -86,7 +86,7 @@ def _draw(ax: Axes, group: RunGroup, measure: str, kind: str) -> float:
     values = [curves]
     ax.plot(x, mean_of(curves), **style, ms=3, lw=1.5)
     for name, dashes in zip(floor_names(group.runs) if measure == "r2_centered" else (), LINES, strict=False):
-        floor = _stack([floors_of(run, kind).get(name) for run in group.runs])
+        floor = stack([floors_of(run, kind).get(name) for run in group.runs])
         if floor is not None:
             ax.plot(np.arange(1, floor.shape[1] + 1), mean_of(floor), color="black", ls=dashes, lw=0.9)
             values.append(floor)
@@ -98,8 +98,8 @@ def _draw(ax: Axes, group: RunGroup, measure: str, kind: str) -> float:
 
 def by_seed(group: RunGroup, measure: str, kind: str) -> NDArray[np.float64] | None:
     """Return a curve for each distinct seed ``(seeds, L)``: the mean over repeats; None where no run has one."""
-    found = [_stack(repeats) for repeats in group.by_seed(lambda run: layers_of(run, measure, kind))]
-    return _stack([mean_of(curves) for curves in found if curves is not None])
+    found = [stack(repeats) for repeats in group.by_seed(lambda run: layers_of(run, measure, kind))]
+    return stack([mean_of(curves) for curves in found if curves is not None])
 
 
 def mean_of(curves: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -107,7 +107,7 @@ def mean_of(curves: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.ma.masked_invalid(curves).mean(axis=0).filled(np.nan))
 
 
-def _stack(curves: Sequence[Any]) -> NDArray[np.float64] | None:
+def stack(curves: Sequence[Any]) -> NDArray[np.float64] | None:
     """Return curves of the commonest length one above the other, None where no number is in them."""
     arrays = [np.array(curve, dtype=float) for curve in curves if curve is not None]
     lengths = [len(array) for array in arrays]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from raptor.reporting import figures as plots
 from raptor.reporting.crosstable import CrossTable, latex_document
+from raptor.reporting.floors import floor_tables
 from raptor.reporting.heatmap import heatmap, teacher_heatmaps
 from raptor.reporting.layers import measure_of, r2_by_layer
 from raptor.reporting.overview import overview, rows, runs_csv
@@ -47,6 +48,9 @@ def write_report(study: Study, output: Path, title: str, cross: CrossTable | Non
         tables.append(overview(study, values, "table" if cross is None else "surrogates"))
         tables[-1].write_markdown(output)
         write_text(output / f"{tables[-1].name}.csv", values.to_csv(index=False))
+    for table in floor_tables(study, surrogates):
+        table.write_markdown(output)
+        tables.append(table)
     write_text(output / "runs.csv", runs_csv(study))
     figures = _figures(study, surrogates if apart else [], values if apart else values[:0], cross)
     write_study_page(study, output, title, tables, figures)

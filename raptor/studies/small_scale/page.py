@@ -26,6 +26,8 @@ NAMES = {
     **SIDES,
     **BASELINES,
     "r2_registers": "R2 registers",
+    **{f"r2_centered_{kind}": f"R2 centred {kind}" for kind in ("cls", "patches")},
+    **{f"above_floor_{kind}": f"above best floor {kind}" for kind in ("cls", "patches")},
     "top1": "top-1",
     "teacher_top1": "teacher's top-1",
     "mean": "difference",
@@ -49,6 +51,7 @@ NAMES = {
 SETTINGS = ("drop_path", "step")
 TITLES = {
     "teachers": "Teachers",
+    "above_floors": "Surrogates and their floors",
     "within_rates": "Phase measures and fit within drop rates",
     "paired": "Max-cut against other partitions",
     "equal_balance": "Max-cut's lead at equal sizes of phases",
@@ -78,6 +81,7 @@ def statistics(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     fits, teachers, swaps = rows["fits"], rows["teachers"], rows["swaps"]
     return {
         "teachers": teachers,
+        "above_floors": statistic.above_floors(fits),
         "within_rates": statistic.within_rates(fits),
         "paired": statistic.paired(fits),
         "equal_balance": statistic.equal_balance(fits),

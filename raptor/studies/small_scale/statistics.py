@@ -217,3 +217,23 @@ def swap_trends(swaps: pd.DataFrame) -> pd.DataFrame:
                 found = correlate(own[measure], own[score], own["seed"].tolist())
                 rows.append({"stage": stage, "size": size, "measure": measure, "score": score, **asdict(found)})
     return pd.DataFrame(rows)
+
+
+def above_floors(fits: pd.DataFrame) -> pd.DataFrame:
+    """Summarise R2 centred, and by how much it exceeds the best trivial prediction, over teachers.
+
+    Returns
+    -------
+    DataFrame
+        One row for each stage, k and kind: of each measure that was taken its ``_mean``, ``_std`` and ``_n``; empty
+        where the runs are older than these measures.
+    """
+    names = [f"{name}_{kind}" for name in ("r2_centered", "above_floor") for kind in ("cls", "patches")]
+    known = [name for name in names if name in fits and fits[name].notna().any()]
+    rows = []
+    for (stage, k, kind), own in fits.groupby(["stage", "k", "kind"], sort=False) if known else ():
+        by_teacher = own.groupby("teacher")[known].mean()
+        means = {name: MeanCI.of(by_teacher[name].dropna().tolist()) for name in known}
+        parts = {f"{name}_{part}": getattr(mean, part) for name, mean in means.items() for part in ("mean", "std", "n")}
+        rows.append({"stage": stage, "k": k, "kind": kind} | parts)
+    return pd.DataFrame(rows)
