@@ -19,7 +19,9 @@ class ReportOptions(RunOptions):
     )
     output: str | None = option("Folder of the report; null takes report/ in the study", default=None, identity=False)
     table: dict[str, Any] | None = option("Backbones against data sets: rows, columns, runs", default=None, open=True)
-    analysis: Literal["small_scale", "dynamics"] | None = option("Report of a study of its own kind", default=None)
+    analysis: Literal["small_scale", "dynamics", "controls"] | None = option(
+        "Report of a study of its own kind", default=None
+    )
     stages: list[str] = option("What raptor.reproduce runs before", default=[], identity=False)
     train: list[str] = option("Overrides for every training of raptor.reproduce", default=[], identity=False)
     title: str | None = option("Heading of the page; null makes one", default=None, identity=False)
