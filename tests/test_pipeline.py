@@ -21,7 +21,9 @@ CLIP_JOBS = ["experiment=clip/phases", "experiment=clip/blocks", "experiment=cli
 TRAIN_JOBS = [
     ["experiment=demo/blocks"],
     ["experiment=demo/surrogates", "surrogate.k=3"],
+    ["experiment=demo/rivals"],
     ["experiment=demo/probes", "surrogate.k=3"],
+    ["experiment=demo/probe_rivals", "grid.rival=untied"],
     ["experiment=demo/probe_teacher"],
     ["experiment=demo/probe_untrained"],
 ]
@@ -43,9 +45,13 @@ def test_the_demo_from_teacher_to_report(call: Callable[..., None], tmp_path: Pa
     call("report", "experiment=demo")
     runs = tmp_path / "runs" / "demo"
     results = {p.parent.name: json.loads(p.read_text()) for p in runs.glob("*/result.json")}
-    assert len(results) == 2 + 2 * len(TRAIN_JOBS)
+    assert len(results) == 2 + 2 * (len(TRAIN_JOBS) + 1)  # two rivals for each seed
     assert (runs / "report" / "report.html").is_file()
-    assert "k=3" in (runs / "report" / "table.md").read_text()
+    table = (runs / "report" / "table.md").read_text()
+    assert all(f"| {name} " in table for name in ("k=3", "k=2, untied", "k=2, pruned_healed"))
+    floors = (runs / "report" / "floors.md").read_text()
+    assert all(name in floors for name in ("mean image", "affine map of layer 0", "phase start held, k=2"))
+    assert "| 0-12 " in (runs / "report" / "blocks.md").read_text()
 
     boundaries = json.loads((runs / "phases" / "phases.json").read_text())["boundaries"]
     surrogate = raptor.load(runs / "surrogate-k3-seed0")

@@ -176,6 +176,7 @@ def test_the_miniature_and_a_deleted_result(
     call("phases", "experiment=table1_mini/phases", *tiny, "images=8", "data.batch_size=4")
     call("train", "-m", "experiment=table1_mini/blocks", *tiny, *SHORT, "seed=0")
     call("train", "-m", "experiment=table1_mini/surrogates", *tiny, *SHORT, "surrogate.k=2", "seed=0")
+    call("train", "-m", "experiment=table1_mini/rivals", *tiny, *SHORT, "surrogate=untied", "seed=0")
     for protocol, more in (("imagenet", []), ("ade20k", ["data.num_classes=4"]), ("nyuv2", [])):
         job = ["experiment=table1_mini/probes", f"protocol=mini_{protocol}", "grid.backbone=k2,untrained", "seed=0"]
         call("train", "-m", *job, *tiny, *more, *QUIET, "trainer.max_epochs=2")
