@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from raptor.models.token_types import TOKEN_TYPES
 from raptor.reporting.crosstable import CrossTable
 from raptor.reporting.overview import TEACHER, UNTRAINED
-from raptor.reporting.style import LINES, NEUTRAL, TYPE_STYLES, fold, new_figure
+from raptor.reporting.style import LINES, NEUTRAL, TYPE_STYLES, fold_apart, new_figure
 from raptor.reporting.table import MISSING
 from raptor.runs.groups import RunGroup
 from raptor.runs.study import Run, Study
@@ -103,7 +103,7 @@ def draw_points(ax: Axes, names: Sequence[str], means: Curve, errors: Curve) -> 
 def name_ticks(ax: Axes, names: Sequence[str]) -> None:
     """Label a horizontal axis with names, upright where they are long."""
     upright = max(map(len, names), default=0) > LONGEST
-    ax.set_xticks(range(len(names)), [fold(name) for name in names], rotation=90 if upright else 0)
+    ax.set_xticks(range(len(names)), fold_apart(names), rotation=90 if upright else 0)
     ax.tick_params(axis="x", labelsize=7 if upright else 9)
     ax.set_xlim(-0.6, len(names) - 0.4)
 
@@ -129,6 +129,8 @@ def draw_r2(ax: Axes, surrogates: pd.DataFrame) -> None:
     name_ticks(ax, surrogates["backbone"].tolist())
     if ax.containers:
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    else:
+        ax.text(0.5, 0.5, "no R2 was measured", ha="center", transform=ax.transAxes, color=NEUTRAL)
 
 
 def training_curves(study: Study, surrogates: Sequence[RunGroup]) -> Figure:
@@ -156,7 +158,7 @@ def training_curves(study: Study, surrogates: Sequence[RunGroup]) -> Figure:
         if ax.lines:
             ax.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2), columnspacing=1.0)
         else:
-            ax.text(0.5, 0.5, "no such run", ha="center", transform=ax.transAxes, color=NEUTRAL)
+            ax.text(0.5, 0.5, "no finished run with a curve", ha="center", transform=ax.transAxes, color=NEUTRAL)
     return figure
 
 
@@ -171,12 +173,14 @@ def curves_of(group: RunGroup, name: str) -> list[Curve]:
 
 
 def draw_seeds(ax: Axes, curves: Sequence[Curve], style: dict[str, Any], label: str) -> None:
-    """Draw runs as thin lines and their mean as a thick one, as far as all of them reach."""
+    """Draw runs as thin lines and their mean as a thick one, at the steps that all of them have."""
     if not curves:
         return
     if len(curves) > 1:
         for curve in curves:
             ax.plot(*curve.T, **{**style, "marker": None, "ls": "-"}, lw=0.7, alpha=0.45)
-    length = min(len(curve) for curve in curves)
-    mean = np.mean([curve[:length, 1] for curve in curves], axis=0)
-    ax.plot(curves[0][:length, 0], mean, **style, lw=1.6, label=label)
+    by_step = [dict(curve.tolist()) for curve in curves]
+    steps = sorted(set.intersection(*(set(values) for values in by_step)))  # logged at other steps, they share some
+    if steps:
+        mean = [float(np.mean([values[step] for values in by_step])) for step in steps]
+        ax.plot(steps, mean, **style, lw=1.6, label=label)

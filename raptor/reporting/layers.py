@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from raptor.models.token_types import TOKEN_TYPES
-from raptor.reporting.style import LINES, NEUTRAL, TYPE_STYLES, fold, legend_beside, new_figure
+from raptor.reporting.style import LINES, NEUTRAL, TYPE_STYLES, fold_apart, legend_beside, new_figure
 from raptor.reporting.table import MISSING
 from raptor.runs.groups import RunGroup
 from raptor.runs.study import Run
@@ -64,8 +64,8 @@ def r2_by_layer(groups: Sequence[RunGroup]) -> Figure:
     for ax in axes:
         ax.set_ylim(max(LOWEST, lowest - 0.05), 1.0)
         ax.axhline(0, color="black", lw=0.5)
-    for ax, group in zip(grid[0], groups, strict=True):
-        ax.set_title(fold(group.label), fontsize=9 if len(group.label) < 16 else 7)
+    for ax, title in zip(grid[0], fold_apart([group.label for group in groups]), strict=True):
+        ax.set_title(title, fontsize=9 if len(title) < 16 else 7)
     for ax in grid[-1]:
         ax.set_xlabel("layer")
     _legend(grid[0][-1], groups, measure, kinds)

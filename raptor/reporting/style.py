@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -67,6 +67,12 @@ def fold(label: str, width: int = 24, lines: int = 3) -> str:
     """Return a label in lines of at most ``width`` characters; what is longer ends in dots."""
     found = wrap(label, width)
     return "\n".join([*found[: lines - 1], found[lines - 1][: width - 3] + "..."] if len(found) > lines else found)
+
+
+def fold_apart(labels: Sequence[str]) -> list[str]:
+    """Fold labels, in as many lines as it takes to tell them apart."""
+    lines = next((n for n in (3, 4, 5, 6, 8) if len({fold(x, lines=n) for x in labels}) == len(set(labels))), 12)
+    return [fold(label, lines=lines) for label in labels]
 
 
 def legend_beside(ax: Axes, styles: Mapping[str, Mapping[str, Any]] | None = None, **options: Any) -> None:

@@ -10,10 +10,11 @@ from matplotlib.image import imread
 
 from raptor.errors import ConfigError
 from raptor.partition.quality import solve_all
+from raptor.reporting.figures import draw_seeds
 from raptor.reporting.overview import rows
 from raptor.reporting.page import write_page
 from raptor.reporting.study import write_report
-from raptor.reporting.style import new_figure
+from raptor.reporting.style import fold_apart, new_figure
 from raptor.reporting.table import Table
 from raptor.runs.study import Study
 from tests.reporting.runs import VERSIONS, put
@@ -134,3 +135,23 @@ def test_long_tables_are_folded_prose_is_wrapped_and_files_carry_their_caption(t
     in_file = imread(tmp_path / "figures" / "line.png").shape[:2]
     assert in_file[0] > height + 20
     assert abs(in_file[1] - width) <= 10
+
+
+def test_a_mean_curve_has_the_steps_that_all_runs_have() -> None:
+    """Runs of one group may have logged at other steps, which changes nothing that they compute."""
+    figure, (ax,) = new_figure(2.0, 2.0)
+    every, second = (np.stack([steps, 10.0 * steps], axis=1) for steps in (np.arange(1.0, 7), np.arange(2.0, 9, 2)))
+    draw_seeds(ax, [every, np.add(second, [0.0, 2.0])], {"color": "black"}, "mean")
+    mean = ax.lines[-1]
+    assert list(mean.get_xdata()) == [2.0, 4.0, 6.0]
+    assert list(mean.get_ydata()) == [21.0, 41.0, 61.0]
+    draw_seeds(ax, [every[:1], second[:1]], {"color": "black"}, "nothing in common")
+    assert [line.get_label() for line in ax.lines].count("nothing in common") == 0
+    assert figure.axes == [ax]
+
+
+def test_labels_of_figures_tell_apart_what_ends_otherwise() -> None:
+    long = [f"k=2, {'the same words again and again, ' * 4}value {i}" for i in range(3)]
+    folded = fold_apart(long)
+    assert len(set(folded)) == 3
+    assert fold_apart(["k=2", "k=3"]) == ["k=2", "k=3"]
