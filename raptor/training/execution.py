@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 from timm.models.vision_transformer import Block
@@ -46,6 +50,30 @@ def execute(module: nn.Module, *, compile: bool = False, recompute: bool = False
         for part in module.modules():
             if isinstance(part, Block) and not _is_trained(part):
                 part.compile()
+
+
+def check_compiler(accelerator: str) -> None:
+    """Look for the compiler that torch.compile calls, before anything is run.
+
+    Parameters
+    ----------
+    accelerator
+        Lightning's name of the device kind.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    # where Triton and torch look
+    of_torch = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    variable, usual = ("CC", ["clang", "gcc"]) if on_gpu else ("CXX", [of_torch])
+    names = [named] if (named := os.environ.get(variable)) else usual
+    if not any(shutil.which(name) for name in names):
+        expected = f"a compiler, which torch.compile calls ({' or '.join(names)} is not on PATH)"
+        fix = f"install one, name it as {variable}, or set trainer.compile=false"
+        raise ConfigError.of("trainer.compile", True, expected, fix)
 
 
 def _is_trained(module: nn.Module) -> bool:

@@ -19,7 +19,7 @@ from raptor.models.block import BlockConfig, RecurrentBlock
 from raptor.models.surrogate import PhaseBlock, PhaseBlocks
 from raptor.models.teacher import Teacher
 from raptor.partition.phases import Phase, phases_of
-from raptor.training.execution import Execution, Progress, execute
+from raptor.training.execution import Execution, Progress, check_compiler, execute
 from raptor.utils.files import CONFIGS
 
 
@@ -91,6 +91,21 @@ def test_the_callback_sets_up_tied_blocks_and_the_teachers(teacher: Teacher, blo
 def test_recomputing_what_is_not_there_is_refused(teacher: Teacher) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.recompute=true: expected false: this task trains no tied block"):
         Execution(recompute=True).setup(None, Some(teacher), "fit")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("accelerator", "variable"), [("cpu", "CXX"), ("gpu", "CC")])
+def test_compiling_without_a_compiler_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, accelerator: str, variable: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ConfigError, match=rf"trainer\.compile=true: expected a compiler.*name it as {variable}"):
+        check_compiler(accelerator)
+    monkeypatch.setenv(variable, "my-compiler")
+    with pytest.raises(ConfigError, match=r"\(my-compiler is not on PATH\)"):
+        check_compiler(accelerator)
+    (tmp_path / "my-compiler").touch(mode=0o755)
+    check_compiler(accelerator)
 
 
 def test_a_copy_of_a_compiled_block_has_weights_of_its_own(block_config: BlockConfig) -> None:
