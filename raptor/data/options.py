@@ -164,7 +164,7 @@ class PictureFoldersOptions(ImageDataOptions):
     identity_name: ClassVar[str] = "image_folder"
 
     root: str | None = option("Folder that holds train/ and val/; null, with pixels, reads the cache alone")
-    crop: float = option("Centre crop", default=0.875, unit="share of the shorter side", gt=0, le=1)
+    crop: float = option("Centre crop", default=0.875, unit="share of the shorter side", ge=0.05, le=1)
     name: str = option("Name in results", default="image_folder", identity=False)
 
     def kind(self) -> type[ImageData]:
