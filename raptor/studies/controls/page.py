@@ -83,7 +83,8 @@ def short_table(found: Mapping[str, Any], k: int) -> Table:
     lines = []
     for row in found["summary"]:
         if row["k"] == k:
-            line = {"method": METHODS[row["method"]], "parameters": f"{row['parameters']:,}"}
+            line = {"method": METHODS[row["method"]], "seeds": str(row["seeds"])}
+            line |= {"parameters": f"{row['parameters']:,}"}
             known = {key: float("nan") if value is None else value for key, value in row.items()}
             lines.append(line | {MEASURES[key][0]: _interval(known, key, *MEASURES[key][1:]) for key in SHORT})
     for row in found["floors"]:
@@ -92,7 +93,8 @@ def short_table(found: Mapping[str, Any], k: int) -> Table:
             lines.append({"method": FLOORS[row["method"]]} | scores)
     for name, values in found["references"].items():
         mean = MeanCI.of(values)
-        lines.append({"method": name, MEASURES["probe"][0]: f"{100 * mean.mean:.1f} ± {100 * mean.ci95:.1f}"})
+        part = {"probe_mean": mean.mean, "probe_ci95": mean.ci95}
+        lines.append({"method": name, MEASURES["probe"][0]: _interval(part, "probe", 1, 100.0)})
     return Table(f"short_k{k}", f"k={k}", pd.DataFrame(lines).fillna(NOTHING))
 
 
@@ -118,6 +120,7 @@ def _costs(row: dict[Any, Any]) -> dict[str, str]:
         "block parameters": f"{int(row['parameters']):,}",
         "MFLOPs": f"{row['flops'] / 1e6:.1f}",
         "images": f"{int(row['images']):,}",
+        "seeds": str(row["seeds"]),
     }
 
 
