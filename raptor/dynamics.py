@@ -53,7 +53,7 @@ def measure(options: DynamicsOptions, run: RunFolder) -> dict[str, Any]:
     begin = time.monotonic()
     torch.manual_seed(options.seed)
     torch.backends.cudnn.allow_tf32 = False  # its convolutions would round pixels to ten bits, others than a CPU's
-    networks = networks_of(options.teacher, options.surrogates, options.untrained)
+    networks = networks_of(options.teacher, options.surrogates, untrained=options.untrained)
     teacher = next(iter(networks.values()))
     measured = options.for_network(teacher)
     data = options.data.build()

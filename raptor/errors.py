@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar
-
-Made = TypeVar("Made")
+from collections.abc import Mapping
+from typing import Any, Self
 
 
 def show(value: Any) -> str:
@@ -71,27 +68,3 @@ class Unfinished(RaptorError):
 
 class StoreError(RaptorError):
     """A pixel cache or activation store that is missing, incomplete, damaged, or another than asked for."""
-
-
-def from_node(make: Callable[..., Made], values: Mapping[str, Any], key: str) -> Made:
-    """Call ``make`` with a config node, once all of its keys are known.
-
-    Parameters
-    ----------
-    make
-        A class or function with named parameters.
-    values
-        The node.
-    key
-        Where the node stands in the configuration.
-
-    Raises
-    ------
-    ConfigError
-        If the node has a key that ``make`` does not take.
-    """
-    known = inspect.signature(make).parameters
-    for name in values:
-        if name not in known:
-            raise ConfigError(f"unknown key '{key}.{name}': {key} has {', '.join(known)}")
-    return make(**values)

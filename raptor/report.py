@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from functools import partial
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +12,6 @@ from omegaconf import DictConfig
 
 from raptor.cli import sweeps
 from raptor.cli.command import command
-from raptor.errors import from_node
 from raptor.reporting.options import ReportOptions
 from raptor.runs.folder import RunFolder
 from raptor.utils.files import CONFIGS
@@ -85,9 +83,7 @@ def write(options: ReportOptions) -> None:
         print(get_method(ANALYSES[options.analysis])(study, output, title))
         log.info("%s: tables and their data, figures, report.html", output)
         return
-    cross = None
-    if options.table is not None:
-        cross = from_node(partial(CrossTable, study), options.table, "table")
+    cross = None if options.table is None else CrossTable(study, options.table)
     markdown = write_report(study, output, title, cross)
     print(markdown)
     log.info("%s: tables, runs.csv, figures/, report.html", output)

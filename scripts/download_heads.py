@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from raptor.errors import RaptorError
+from raptor.errors import ConfigError, RaptorError
 from raptor.models.heads import read_linear
 
 ORIGIN = "https://dl.fbaipublicfiles.com/dinov2"
@@ -90,11 +90,13 @@ def main() -> None:
                     download(f"{arguments.origin}/dinov2_vit{size}14/{target.name}", target, progress)
                 head = read_linear(target, str(target))
             except (OSError, HTTPException, ValueError) as error:
-                sys.exit(f"error: {target.name} cannot be fetched ({error}); call again to go on where it stopped")
+                fix = "give the command again: it goes on where it stopped"
+                sys.exit(f"error: {ConfigError.of('file', target.name, f'a download that ends ({error})', fix)}")
             except RaptorError as error:
-                sys.exit(f"error: {error}; delete the file and call again")
+                sys.exit(f"error: {error} Or delete the file and call again.")
             if head.linear.in_features != 2 * WIDTHS[size]:
-                sys.exit(f"error: {target} takes {head.linear.in_features} features, expected {2 * WIDTHS[size]}")
+                expected = f"a head of {2 * WIDTHS[size]} features (it has {head.linear.in_features})"
+                sys.exit(f"error: {ConfigError.of('file', target, expected, 'delete it and call again')}")
             progress.console.print(f"{target}: {head.num_classes} classes from {head.linear.in_features} features")
 
 

@@ -105,7 +105,7 @@ def test_killed_it_continues_with_the_next_network(call: Call, tmp_path: Path) -
         (["k=40"], "k=40"),
         (["operators.rnk=3"], "unknown key 'operators.rnk'|rnk"),
         (["tokens=[hats]"], "hats"),
-        (["surrogates=[package:digits_vit]"], "holds no surrogate of 12 layers"),
+        (["surrogates=[package:digits_vit]"], "expected a surrogate of 12 layers"),
         (["surrogates=[runs/default/none]"], "none"),
     ],
 )
@@ -116,7 +116,7 @@ def test_mistakes_are_named(call: Call, overrides: list[str], message: str) -> N
 
 def test_report_of_a_study_without_dynamics(call: Call) -> None:
     call("phases", "images=40", "k=2")
-    with pytest.raises(ConfigError, match=r"no finished run of python -m raptor\.dynamics"):
+    with pytest.raises(ConfigError, match=r"expected a study with a finished run of python -m raptor\.dynamics"):
         call("report", "analysis=dynamics", "study=default")
 
 

@@ -123,10 +123,13 @@ def test_a_grid_is_what_it_says_and_its_jobs_find_each_other(experiment: str) ->
 
 def test_a_study_without_such_runs_is_named(call: Callable[..., None], tmp_path: Path) -> None:
     call("train", "task=linear_probe", "trainer.max_steps=1", "study=small_scale", "name=probe", *QUIET)
-    with pytest.raises(SystemExit, match=r"holds no finished run of task=partitions: run experiment=small_scale first"):
+    with pytest.raises(
+        SystemExit,
+        match=r"expected a study with a finished run of task=partitions. Fix: run experiment=small_scale first",
+    ):
         call("report", "experiment=small_scale")
     with pytest.raises(SystemExit, match=r"analysis=magic: expected small_scale or .* or null"):
         call("report", "study=small_scale", "analysis=magic")
     call("train", "task=partitions", "task.ks=[1]", "trainer.max_steps=1", "study=small_scale", "name=p", *QUIET)
-    with pytest.raises(SystemExit, match=r"task\.tags\.stage=None is unknown; choose trained, checkpoint, untrained"):
+    with pytest.raises(SystemExit, match=r"task\.tags\.stage=null: expected trained, checkpoint, untrained"):
         call("report", "experiment=small_scale")

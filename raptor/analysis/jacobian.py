@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def on_sphere(step: Map, norms: Tensor) -> Map:
-    """The step as it moves directions: u -> direction of step(|x| u), with the norms of the tokens held.
+    """Make the map of directions under a step: u -> direction of step(|x| u), with fixed norms |x|.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def on_sphere(step: Map, norms: Tensor) -> Map:
 
 
 def linear_operator(step: Map, at: Tensor) -> LinearOperator:
-    """The Jacobian of a map at a point, by forward (jvp, linearised once) and backward (vjp) differentiation.
+    """Build the Jacobian of a map at a point from its products: forward (jvp) and backward (vjp).
 
     Parameters
     ----------

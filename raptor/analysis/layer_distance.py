@@ -119,7 +119,7 @@ class LayerDistance:
 
     def _distance(self, weights_G: Tensor | None) -> NDArray[np.floating]:
         if self.images == 0:
-            raise ValueError("no activations were added")
+            raise ConfigError.of("images", 0, "activations of one image or more", "call add() first")
         D_LL = torch.stack([sums.distance(weights_G).cpu() for sums in self._sums]).mean(0)
         D_LL = ((D_LL + D_LL.T) / 2).clamp_(min=0).fill_diagonal_(0)
         return D_LL.numpy()
@@ -237,7 +237,8 @@ class _CKA(_Sums):
     def distance(self, weights_G: Tensor | None) -> Tensor:
         if self._minibatches == 0:
             if self._waiting is None or len(self._waiting) < LEAST_MINIBATCH:
-                raise ValueError(f"CKA takes {LEAST_MINIBATCH} images or more")
+                held = 0 if self._waiting is None else len(self._waiting)
+                raise ConfigError.of("images", held, f"{LEAST_MINIBATCH} or more for CKA", "measure on more images")
             return 1 - _normalised(unbiased_hsic(self._waiting))
         return 1 - _normalised(self.total("hsic", weights_G))
 

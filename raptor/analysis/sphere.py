@@ -21,7 +21,7 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def tangent(v: Tensor, at: Tensor) -> Tensor:
-    """Unit vectors ``(..., D)`` of the part of ``v`` that is orthogonal to the unit vectors ``at``; zero if none is."""
+    """Project ``v`` onto the tangent space at unit vectors, and normalise: ``(..., D)``; zero stays zero."""
     v = v.double()
     sideways = v - (v * at).sum(-1, keepdim=True) * at
     rounding = sideways.norm(dim=-1, keepdim=True) < 1e-12 * v.norm(dim=-1, keepdim=True)

@@ -40,7 +40,7 @@ def coherence(u: Tensor) -> Tensor:
     return u.mean(dim=-2).norm(dim=-1)
 
 
-def image_curves(layers: Sequence[Tensor], layout: TokenLayout, ranks: bool = True) -> Curves:
+def image_curves(layers: Sequence[Tensor], layout: TokenLayout, *, ranks: bool = True) -> Curves:
     """All measures of a batch that need one image at a time.
 
     Every value is the mean over the tokens of a type; the rest of a summary (mean, interval over images) is left to the

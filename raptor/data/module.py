@@ -229,7 +229,8 @@ class ImageData(Omissions, LightningDataModule, ABC):
         """Return the batches of the whole training from the step on that the trainer has reached."""
         trainer = self.trainer
         if trainer is None:
-            raise RuntimeError("the data has no trainer: fit with Trainer.fit(task, datamodule=data)")
+            fix = "call Trainer.fit(task, datamodule=data)"
+            raise ConfigError.of("data.trainer", None, "the trainer that draws the batches", fix)
         sampler = StepSampler(
             len(self.train_images),
             self.batch_size,

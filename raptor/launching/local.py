@@ -109,7 +109,8 @@ class Pool:
             self._gpus.put(gpu)
         if code != 0 and folder.status().get("state") == "queued":  # it ended before it could record anything
             stopped = self.stopped_by is not None
-            folder.fail(KeyboardInterrupt() if stopped else LaunchError(f"its process ended with exit code {code}"))
+            died = LaunchError.of("exit code", code, "0", f"read {OUTPUT} in the run folder")
+            folder.fail(KeyboardInterrupt() if stopped else died)
         on_end(job, code)
         return code
 

@@ -199,10 +199,9 @@ def launch(name: str, configs: Sequence[DictConfig], options: SlurmOptions | Loc
         if ids:
             log.info("submitted %s; python -m raptor.status %s shows how they do", _span(ids), study)
     elif failed := run_here([stage], options):
-        raise LaunchError(
-            f"{failed} of {len(stage.to_run)} jobs failed; python -m raptor.status {study} says why, and {OUTPUT} in "
-            "their folders holds what they printed. The same command runs them again"
-        )
+        expected = f"all jobs to succeed ({failed} of {len(stage.to_run)} jobs failed)"
+        fix = f"read python -m raptor.status {study} and {OUTPUT} in their folders, then give the same command again"
+        raise LaunchError.of("study", study.name, expected, fix)
 
 
 def _span(ids: Sequence[str]) -> str:

@@ -93,7 +93,8 @@ def submit(
             submitted = [executor.submit(job) for job in jobs]
     except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError) as error:
         said = getattr(error, "stderr", None) or str(error)
-        raise LaunchError(f"SLURM refused {name}: {said.decode() if isinstance(said, bytes) else said}") from error
+        expected = f"options that SLURM accepts ({(said.decode() if isinstance(said, bytes) else said).strip()})"
+        raise LaunchError.of("job", name, expected, "correct the options of hydra.launcher") from error
     return [job.job_id for job in submitted]
 
 

@@ -10,7 +10,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from raptor.errors import ModelFileError
+from raptor.errors import ConfigError, ModelFileError
 from raptor.models.attention import num_offsets, resize_bias
 
 META_OFFSET = 0.1  # of DINOv2 without registers, to the size of the new grid
@@ -122,7 +122,7 @@ def resize_position_meta(position_1ND: Tensor, rows: int, columns: int) -> Tenso
     if old * old != grid_1ND.shape[1]:
         if grid_1ND.shape[1] == rows * columns:
             return position_1ND
-        raise ValueError(f"a position embedding of {grid_1ND.shape[1]} patches is not square")
+        raise ConfigError.of("patches", grid_1ND.shape[1], "a square number", "give the embedding of a square grid")
     if (rows, columns) == (old, old):
         return position_1ND
     scale = ((rows + META_OFFSET) / old, (columns + META_OFFSET) / old)

@@ -14,7 +14,7 @@ from raptor.partition.phases import check_boundaries
 
 
 def read_distance(path: Path) -> Matrix:
-    """A saved distance matrix.
+    """Read a saved distance matrix, and check it.
 
     Raises
     ------
@@ -22,15 +22,17 @@ def read_distance(path: Path) -> Matrix:
         If the file is missing, no plain array, or no distance matrix.
     """
     if not path.is_file():
-        raise ConfigError(f"distance={path} does not exist: give a .npy file with a square matrix")
+        raise ConfigError.of("distance", path, "a .npy file that exists", "give a .npy file with a square matrix")
     try:
-        return check_distance(np.load(path, allow_pickle=False), f"distance={path}")
+        return check_distance(np.load(path, allow_pickle=False), str(path))
     except (OSError, EOFError, TypeError) as error:
-        raise ConfigError(f"distance={path} is no .npy file: {error}") from error
+        raise ConfigError.of("distance", path, f"a .npy file ({error})", "save it by numpy.save") from error
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"distance={path} is no plain numeric .npy file: {error}") from error
+        raise ConfigError.of(
+            "distance", path, f"a plain numeric .npy file ({error})", "save it by numpy.save"
+        ) from error
 
 
 def read_phases(path: Path, num_layers: int) -> dict[str, Any]:
@@ -42,18 +44,19 @@ def read_phases(path: Path, num_layers: int) -> dict[str, Any]:
         If it is missing, damaged, of another depth, or holds boundaries that do not make the k they stand under.
     """
     if not path.is_file():
-        raise ConfigError(
-            f"surrogate.phases_file={path} does not exist: run python -m raptor.phases, or set it to null"
-        )
+        fix = "run python -m raptor.phases, or set it to null"
+        raise ConfigError.of("surrogate.phases_file", path, "a file that exists", fix)
     try:
         phases = json.loads(path.read_text(encoding="utf-8"))
         found, _, boundaries = phases["num_layers"], phases["solver"], dict(phases["boundaries"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"surrogate.phases_file={path} is no phases.json of raptor.phases ({error})") from error
+        expected = f"a phases.json of raptor.phases ({type(error).__name__}: {error})"
+        raise ConfigError.of("surrogate.phases_file", path, expected, "run python -m raptor.phases") from error
     if found != num_layers:
-        raise ConfigError(f"surrogate.phases_file={path} is of {found} layers, the teacher has {num_layers}")
+        expected = f"phases of the teacher's {num_layers} layers (it is of {found})"
+        raise ConfigError.of("surrogate.phases_file", path, expected, "run python -m raptor.phases on this teacher")
     for k, given in boundaries.items():
-        key = f"surrogate.phases_file={path}: boundaries.{k}"
+        key = f"{path}: boundaries.{k}"
         if not isinstance(given, list):
             raise ConfigError.of(key, given, "a list of layers", "run python -m raptor.phases again")
         if str(len(check_boundaries(given, num_layers, key)) + 1) != k:

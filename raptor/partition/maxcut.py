@@ -26,7 +26,7 @@ SOLVERS = ("exact", "normalised", "greedy")
 
 
 def check_distance(distance: NDArray[Any], name: str = "distance") -> Matrix:
-    """A distance matrix as float64, once it is known to be one.
+    """Check a distance matrix, and return it as float64.
 
     A matrix that is zero on one side of the diagonal is mirrored.
 
@@ -37,20 +37,21 @@ def check_distance(distance: NDArray[Any], name: str = "distance") -> Matrix:
     """
     D = np.asarray(distance)
     if D.ndim != 2 or D.shape[0] != D.shape[1] or D.shape[0] < 1:
-        raise ConfigError(f"{name} has shape {D.shape}; a square matrix over the layers 1..L is needed")
+        raise ConfigError.of(f"shape of {name}", D.shape, "(L, L) over the layers 1..L", "give a square matrix")
     if not np.issubdtype(D.dtype, np.number) or np.iscomplexobj(D) or not np.isfinite(D).all():
-        raise ConfigError(f"{name} must hold finite real numbers only (dtype {D.dtype})")
+        raise ConfigError.of(f"dtype of {name}", D.dtype, "finite real numbers only", "give a matrix of such")
     D = D.astype(np.float64)
     if not np.tril(D, -1).any() or not np.triu(D, 1).any():
         D = D + D.T - np.diag(np.diag(D))
     tolerance = 1e-5 * max(1.0, float(np.abs(D).max()))
     if np.abs(np.diag(D)).max() > tolerance:
-        raise ConfigError(
-            f"{name} is {np.diag(D).flat[0]:.3g} on its diagonal; the distance of a layer to itself is 0 "
-            "(for a similarity matrix S give 1 - S)"
-        )
+        value = f"{np.diag(D).flat[0]:.3g}"
+        expected = "0, the distance of a layer to itself"
+        raise ConfigError.of(f"diagonal of {name}", value, expected, "give 1 - S for a similarity matrix S")
     if np.abs(D - D.T).max() > tolerance:
-        raise ConfigError(f"{name} is not symmetric: it differs from its transpose by {np.abs(D - D.T).max():.3g}")
+        value = f"{np.abs(D - D.T).max():.3g}"
+        expected = "a symmetric matrix, or one side of it and 0 on the other"
+        raise ConfigError.of(f"difference of {name} from its transpose", value, expected, "symmetrise it")
     return (D + D.T) / 2
 
 
@@ -151,7 +152,7 @@ def _best_split(distance: Matrix, start: int, end: int) -> tuple[float, int]:
 
 
 def greedy(distance: Matrix, *, k: int | None = None, eps: float | None = None, min_size: int = 4) -> list[int]:
-    """Recursive bisection: split the cluster with the heaviest cut, again and again.
+    """Split the cluster with the heaviest cut, again and again: recursive bisection.
 
     Parameters
     ----------
@@ -177,11 +178,11 @@ def greedy(distance: Matrix, *, k: int | None = None, eps: float | None = None, 
     """
     L = len(distance)
     if (k is None) == (eps is None):
-        raise ConfigError(f"greedy bisection stops by k or by eps: give one of them (k={k}, eps={eps})")
+        raise ConfigError.of("k, eps", (k, eps), "one of the two ways to stop the bisection", "give one of them")
     if k is not None:
         check_k(k, L, "k")
     elif not (eps is not None and 0 < eps < 1):
-        raise ConfigError(f"eps={eps} must lie between 0 and 1, such as 0.1")
+        raise ConfigError.of("eps", eps, "a number between 0 and 1", "set it to 0.1, for instance")
     smallest = 2 if eps is None else max(2, min_size)
     threshold = -np.inf if eps is None else eps * float(np.triu(distance, 1).sum())
     edges = [0, L]
@@ -218,7 +219,7 @@ def brute_force(distance: Matrix, k: int) -> list[int]:
 
 
 def random_boundaries(num_layers: int, k: int, rng: np.random.Generator) -> list[int]:
-    """A contiguous partition into k phases drawn uniformly: the control of the small-scale study."""
+    """Draw a contiguous partition into k phases uniformly: the control of the small-scale study."""
     check_k(k, num_layers, "k")
     drawn = rng.choice(np.arange(1, num_layers), size=k - 1, replace=False)
     return check_boundaries(sorted(int(b) for b in drawn), num_layers)

@@ -96,7 +96,7 @@ class StationaryPath:
         def median(directions: int) -> float:
             return float(np.median([roughness(self.draw(directions, rng)) for _ in range(FITTING_DRAWS)]))
 
-        smooth = bisect_left(DIRECTIONS, True, key=lambda directions: median(directions) < target)
+        smooth = bisect_left(DIRECTIONS, x=True, key=lambda directions: median(directions) < target)
         if smooth < len(DIRECTIONS):
             return DIRECTIONS[max(0, smooth - 1)]
         most = DIRECTIONS[-1]

@@ -32,45 +32,46 @@ class Phase(NamedTuple):
 
 
 def check_boundaries(boundaries: Sequence[int], num_layers: int, key: str = "surrogate.boundaries") -> list[int]:
-    """Boundaries as a plain list, once they are known to fit.
+    """Check boundaries, and return them as a plain list.
 
     Raises
     ------
     ConfigError
-        If they are not whole numbers, not strictly increasing, or outside 1..L-1.
+        If they are not integers, not strictly increasing, or outside 1..L-1.
     """
     values = list(boundaries)
-    remedy = f"give strictly increasing layers within 1..{num_layers - 1}, such as [{max(1, num_layers // 2)}]"
+    remedy = f"give such layers, [{max(1, num_layers // 2)}] for instance"
+    expected = f"strictly increasing integers within 1..{num_layers - 1} of {num_layers} layers"
     if any(isinstance(b, bool) or not isinstance(b, int) for b in values):
-        raise ConfigError(f"{key}={values} must be whole numbers: {remedy}")
+        raise ConfigError.of(key, values, f"{expected} (some are no integers)", remedy)
     if any(later <= earlier for earlier, later in pairwise(values)):
-        raise ConfigError(f"{key}={values} are out of order: {remedy}")
+        raise ConfigError.of(key, values, f"{expected} (they are out of order)", remedy)
     if values and not (values[0] >= 1 and values[-1] < num_layers):
-        raise ConfigError(f"{key}={values} do not fit a teacher of {num_layers} layers: {remedy}")
+        raise ConfigError.of(key, values, f"{expected} (some lie outside)", remedy)
     return values
 
 
 def check_k(k: int, num_layers: int, key: str = "surrogate.k") -> int:
-    """Number of phases, once it is known to fit.
+    """Check a number of phases, and return it.
 
     Raises
     ------
     ConfigError
-        If it is no whole number from 1 to L.
+        If it is no integer from 1 to L.
     """
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= num_layers:
-        raise ConfigError(f"{key}={k} does not fit {num_layers} layers: choose a whole number from 1 to {num_layers}")
+        raise ConfigError.of(key, k, f"an integer from 1 to {num_layers}, the number of layers", "choose one")
     return k
 
 
 def phases_of(boundaries: Sequence[int], num_layers: int) -> list[Phase]:
-    """Phases that boundaries make, in order of depth."""
+    """Return the phases that boundaries make, in order of depth."""
     edges = [0, *check_boundaries(boundaries, num_layers), num_layers]
     return [Phase(a, b) for a, b in pairwise(edges)]
 
 
 def boundaries_of(phases: Sequence[Phase]) -> list[int]:
-    """Boundaries of phases that follow each other from layer 0.
+    """Return the boundaries of phases that follow each other from layer 0.
 
     Raises
     ------
@@ -78,7 +79,8 @@ def boundaries_of(phases: Sequence[Phase]) -> list[int]:
         If the phases leave a gap or overlap.
     """
     if not phases or phases[0].start != 0 or any(a.end != b.start for a, b in pairwise(phases)):
-        raise ConfigError(f"phases {[str(p) for p in phases]} do not cover depth from layer 0 without gap or overlap")
+        expected = "phases that cover depth from layer 0 on without gap or overlap"
+        raise ConfigError.of("phases", [str(p) for p in phases], expected, "correct them")
     return [p.end for p in phases[:-1]]
 
 

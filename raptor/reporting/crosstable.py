@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import nan
 from typing import Any
 
 import pandas as pd
 
-from raptor.errors import ConfigError, from_node
+from raptor.errors import ConfigError
+from raptor.reporting.options import TableOptions
 from raptor.reporting.prose import caption
 from raptor.reporting.statistics import MeanCI
 from raptor.reporting.table import NOTHING, Table, latex, show_mean
@@ -22,96 +22,25 @@ from raptor.runs.study import Run, Study
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Column:
-    """What one column of the table shows.
-
-    Parameters
-    ----------
-    title
-        Heading, with the unit.
-    metric
-        Its name in ``result.json``.
-    scale
-        Factor to the unit of the heading.
-    digits
-        Decimals.
-    higher_is_better
-        Whether more is better.
-    """
-
-    title: str
-    metric: str
-    scale: float = 1.0
-    digits: int = 1
-    higher_is_better: bool = True
-
-
-@dataclass(frozen=True)
-class Row:
-    """One backbone.
-
-    Parameters
-    ----------
-    title
-        Its name.
-    runs
-        Pattern of what stands for ``{row}`` in the names of its runs; ``*`` is anything.
-    seeds
-        Number of runs that a full cell has.
-    published
-        By column: the published mean, or mean and standard deviation, in the column's unit.
-    line
-        Whether figures draw it as a line, to compare bars with.
-    """
-
-    title: str
-    runs: str
-    seeds: int
-    published: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    line: bool = False
-
-
 class CrossTable:
-    """The ``table`` node of a report.
+    """The ``table`` node of a report, filled from the runs of a study.
 
     Parameters
     ----------
     study
         Finished runs.
-    runs
-        Name of a cell's runs, with ``{row}`` and ``{column}``.
-    rows, columns
-        By key; see :class:`Row` and :class:`Column`.
-    selection
-        Rule of selection whose numbers are shown.
-    reference
-        Key of the row that shares refer to; None leaves shares out.
-    source
-        Where published figures come from.
-    title
-        Heading.
+    options
+        Rows, columns, and the names of the runs of a cell.
 
     Raises
     ------
     ConfigError
-        If the node has unknown keys or names rows that it lacks.
+        If the node names a row or a rule of selection that there is not.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        runs: str,
-        rows: Mapping[str, Any],
-        columns: Mapping[str, Any],
-        selection: str = "official",
-        reference: str | None = None,
-        source: str = "",
-        title: str = "Table",
-    ) -> None:
-        self.selection, self.reference, self.source, self.title = selection, reference, source, title
-        self.rows = {key: from_node(Row, row, f"table.rows.{key}") for key, row in rows.items()}
-        self.columns = {key: from_node(Column, column, f"table.columns.{key}") for key, column in columns.items()}
+    def __init__(self, study: Study, options: TableOptions) -> None:
+        self.rows, self.columns, self.title, self.source = options.rows, options.columns, options.title, options.source
+        self.selection, self.reference = selection, reference = options.selection, options.reference
         rules = {name: text for run in study.runs for name, text in _selection(run).get("rules", {}).items()}
         if rules and selection not in rules:
             fix = "choose one that the probes of this study were selected by"
@@ -121,7 +50,7 @@ class CrossTable:
             expected = f"a row of the table: {', '.join(self.rows)}"
             raise ConfigError.of("table.reference", reference, expected, "name one of them, or null for no shares")
         self._groups = {
-            (row, column): self._find(study, runs.format(row=self.rows[row].runs, column=column))
+            (row, column): self._find(study, options.runs.format(row=self.rows[row].runs, column=column))
             for row in self.rows
             for column in self.columns
         }

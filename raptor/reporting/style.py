@@ -116,7 +116,7 @@ def save_figure(figure: Figure, stem: Path, caption: str = "") -> list[Path]:
 
 
 def embedded(figure: Figure) -> str:
-    """A figure as a ``data:`` address for a self-contained page."""
+    """Encode a figure as a ``data:`` address for a self-contained page."""
     picture = io.BytesIO()
     _render(figure, picture, "png")
     return "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()

@@ -187,7 +187,7 @@ def _curve(points: Any) -> np.ndarray[Any, np.dtype[np.float64]] | None:
 
 
 def _k(group: RunGroup) -> int | None:
-    """Number of blocks of a surrogate, by its results or, before there are any, by its configuration."""
+    """Return the number of blocks of a surrogate, by its results or else by its configuration."""
     known = [run["model"]["k"] for run in group.runs if isinstance(run["model"].get("k"), int)]
     return known[0] if known else _k_of(group.records[0].configuration)
 

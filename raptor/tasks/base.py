@@ -107,7 +107,7 @@ class Task(LightningModule):
             for group in self.clipped_groups():
                 torch.nn.utils.clip_grad_norm_(group, float(gradient_clip_val))
 
-    def train(self, mode: bool = True) -> Task:
+    def train(self, mode: bool = True) -> Task:  # noqa: FBT001, FBT002 (torch's signature)
         """Set the mode of everything but the frozen part, which stays in eval mode."""
         super().train(mode)
         if self.frozen is not None:

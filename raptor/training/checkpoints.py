@@ -84,7 +84,9 @@ def seal(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(-2, 2)
         if file.read(2) != b"\0\0":
-            raise ValueError(f"{path} has a comment already")
+            raise ConfigError.of(
+                "checkpoint", path, "a zip file without a comment (it has one already)", "seal it once"
+            )
         file.seek(-2, 2)
         file.write(SEALED.to_bytes(2, "little"))
         file.flush()

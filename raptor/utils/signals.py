@@ -205,7 +205,7 @@ def stop() -> None:
 def _watched() -> Iterator[None]:
     """Force the exit soon after a second Ctrl-C, also while the main thread computes or waits and runs no handler."""
     reader, writer = socket.socketpair()
-    writer.setblocking(False)
+    writer.settimeout(0)  # never block
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), daemon=True).start()
     try:

@@ -30,7 +30,7 @@ GIANT = "1" + "0" * 5000
         ({"2": 7}, r"boundaries\.2=7: expected a list"),
         ({"2": ["7"]}, r"boundaries\.2"),
         ({"2": [True]}, r"boundaries\.2"),
-        ([[7]], "no phases.json"),
+        ([[7]], "expected a phases.json"),
     ],
 )
 def test_boundaries_make_the_k_that_they_stand_under(tmp_path: Path, boundaries: Any, message: str) -> None:

@@ -164,7 +164,7 @@ def test_reading_finds_damage_when_it_touches_it(tmp_path: Path, harm, message: 
 
 def test_a_shard_with_too_few_samples_is_not_committed(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "s", FIELDS, 23, 5, {})
-    with pytest.raises(ValueError, match="needs 5 samples"), ShardWriter(store, 0) as writer:
+    with pytest.raises(ValueError, match="expected 5 of each field"), ShardWriter(store, 0) as writer:
         writer.add(batch(range(4)))
         writer.commit()
     assert store.pending() == [0, 1, 2, 3, 4]

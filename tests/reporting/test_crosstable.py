@@ -14,8 +14,10 @@ import pytest
 
 from raptor.errors import ConfigError
 from raptor.reporting.crosstable import CrossTable
+from raptor.reporting.options import TableOptions
 from raptor.reporting.study import write_report
 from raptor.runs.study import Study
+from raptor.utils.options import parse
 from tests.reporting.runs import put
 
 NODE: dict[str, Any] = {
@@ -32,6 +34,10 @@ NODE: dict[str, Any] = {
         "base": {"title": "ViT_B", "runs": "base*", "seeds": 1, "line": True},
     },
 }
+
+
+def table(node: dict[str, Any]) -> TableOptions:
+    return parse(TableOptions, node, "table")
 
 
 def probe(root: Path, name: str, metric: str, official: float, held_out: float, **options: object) -> None:
@@ -62,7 +68,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_cells_by_hand(root: Path) -> None:
-    cells = CrossTable(Study(root), **NODE).cells.set_index(["row", "column"])
+    cells = CrossTable(Study(root), table(NODE)).cells.set_index(["row", "column"])
     k2 = cells.loc["k2", "pets"]
     assert (k2["n"], k2["expected"]) == (3, 3)
     assert k2["mean"] == pytest.approx(82)
@@ -85,17 +91,17 @@ def test_a_reference_that_scores_nothing_has_no_shares(root: Path) -> None:
 
 def test_repeats_of_a_seed_count_once_and_other_experiments_are_not_averaged(root: Path) -> None:
     probe(root, "probe-pets-k2-r2-again-2", "val/top1", 0.86, 0.1)
-    cross = CrossTable(Study(root), **NODE)
+    cross = CrossTable(Study(root), table(NODE))
     assert cross.values("k2", "pets") == pytest.approx([80, 82, 85])
     assert "2 repeats of seed 2" in str(cross.long().to_dict())
     probe(root, "probe-pets-k2-r3", "val/top1", 0.1, 0.1, lr=0.5)
-    mixed = CrossTable(Study(root), **NODE)
+    mixed = CrossTable(Study(root), table(NODE))
     assert mixed.wide().set_index("backbone").loc["Raptor k=2", "pets top-1 (%)"] == "mixed: 2 configurations"
     assert mixed.cells.set_index(["row", "column"]).loc[("k2", "pets"), "n"] == 0
 
 
 def test_the_other_selection(root: Path) -> None:
-    other = CrossTable(Study(root), **{**NODE, "selection": "held_out"})
+    other = CrossTable(Study(root), table({**NODE, "selection": "held_out"}))
     assert other.values("k2", "pets") == pytest.approx([70, 72, 74])
     assert "selection held_out: tenth." in other.caption  # in the words of result.json
 
@@ -105,7 +111,7 @@ def test_results_without_the_words_of_a_rule_show_its_name(root: Path) -> None:
         result = json.loads(path.read_text())
         del result["selection"]["rules"]
         path.write_text(json.dumps(result))
-    assert "selection official." in CrossTable(Study(root), **NODE).caption
+    assert "selection official." in CrossTable(Study(root), table(NODE)).caption
 
 
 def test_surrogates_that_are_rows_themselves_are_not_thrown_together(tmp_path: Path) -> None:
@@ -115,7 +121,7 @@ def test_surrogates_that_are_rows_themselves_are_not_thrown_together(tmp_path: P
         put(tmp_path / "s", f"{name}-r0", "finetune", model, metrics, options={"task.stage": name}, layers={})
     rows = {name: {"title": f"{name} & 50 %", "runs": f"{name}-*", "seeds": 1} for name in ("assembled", "finetuned")}
     node = {"runs": "{row}", "rows": rows, "columns": {"pets": NODE["columns"]["pets"]}, "source": "Smith & Jones #3^2"}
-    cross = CrossTable(Study(tmp_path / "s"), **node)
+    cross = CrossTable(Study(tmp_path / "s"), table(node))
     markdown = write_report(Study(tmp_path / "s"), tmp_path / "out", "T", cross)
     assert "50.0" not in markdown
     assert not (tmp_path / "out" / "surrogates.md").exists()
@@ -133,7 +139,7 @@ def compile_latex(folder: Path) -> None:
 
 def test_every_form_marks_what_is_missing(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    markdown = write_report(Study(root), out, "T", CrossTable(Study(root), **NODE))
+    markdown = write_report(Study(root), out, "T", CrossTable(Study(root), table(NODE)))
     wide = {line.split("|")[1].strip(): line for line in markdown.split("\n\n")[0].splitlines()[2:]}
     assert "82.0 ± 2.0" in wide["Raptor k=2"]
     assert "0.660 (1 of 3, 2 missing)" in wide["Raptor k=2"]
@@ -162,7 +168,7 @@ def test_every_form_marks_what_is_missing(root: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (Debian: texlive-latex-recommended)")
 def test_the_latex_compiles(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    write_report(Study(root), out, "T", CrossTable(Study(root), **NODE))
+    write_report(Study(root), out, "T", CrossTable(Study(root), table(NODE)))
     compile_latex(out)
 
 
@@ -175,10 +181,16 @@ def test_the_latex_compiles(root: Path, tmp_path: Path) -> None:
             r"table\.selection=last: expected one of official, held_out",
         ),  # no run was selected by it
         ({"reference": "k9"}, r"table\.reference=k9: expected a row of the table: k2, base"),
-        ({"rows": {"k2": {"titel": "x"}}}, r"unknown key 'table\.rows\.k2\.titel'"),
-        ({"columns": {"pets": {"metrics": "x"}}}, r"unknown key 'table\.columns\.pets\.metrics'"),
+        (
+            {"rows": {"k2": {"titel": "x"}}},
+            r"table\.rows\.k2\.titel=x: expected a key that exists\. Fix: write table\.rows\.k2\.title",
+        ),
+        (
+            {"columns": {"pets": {"metrics": "x"}}},
+            r"table\.columns\.pets\.metrics=x: expected a key that exists\. Fix: write table\.columns\.pets\.metric",
+        ),
     ],
 )
 def test_mistyped_tables(root: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        CrossTable(Study(root), **{**NODE, **changes})
+        CrossTable(Study(root), table({**NODE, **changes}))

@@ -50,7 +50,7 @@ def test_a_sealed_file_is_read_by_torch_as_ever(tmp_path: Path) -> None:
     assert check_seal(tmp_path / "last.ckpt")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["step"] == 3
     assert content[-SEALED:].startswith(b"raptor:xxh3:")
-    with pytest.raises(ValueError, match="has a comment already"):
+    with pytest.raises(ValueError, match="it has one already"):
         seal(tmp_path / "last.ckpt")
 
 

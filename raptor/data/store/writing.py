@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raptor.data.store.layout import CHECKSUMS, LEFT_OUT, SHARD, Store, as_bytes
 from raptor.data.store.reading import read_checksums
+from raptor.errors import ConfigError
 from raptor.utils.files import sync, write_json
 
 
@@ -74,7 +75,8 @@ class ShardWriter:
         expected = len(self.store.samples_of(self.index))
         counts = {name: len(sums) for name, sums in self._sums.items()}
         if any(count != expected for count in counts.values()):
-            raise ValueError(f"shard {self.index} needs {expected} samples, got {counts}")
+            fix = "add all samples of the shard before commit()"
+            raise ConfigError.of(f"samples of shard {self.index}", counts, f"{expected} of each field", fix)
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())

@@ -15,7 +15,7 @@ MADE_BY = "made_by"
 
 
 def file_name(name: str) -> str:
-    """A name as part of a path: other characters than letters, digits, dots and dashes become underscores."""
+    """Turn a name into part of a path: characters but letters, digits, dots and dashes become underscores."""
     return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
 
 

@@ -48,18 +48,21 @@ class ImageBatches:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if split not in SPLITS:
-            raise ConfigError(f"split={split!r} is unknown; choose {' or '.join(SPLITS)}")
+            raise ConfigError.of("split", split, " or ".join(SPLITS), "choose one")
         for key, value, least in (("images", count, LEAST), ("batch_size", batch_size, 1)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise ConfigError(f"{key}={value} must be a whole number, {least} or more")
+                raise ConfigError.of(key, value, f"integer >= {least}", f"set it to {least} or more")
         if data.on_error == "skip":
-            raise ConfigError("data.on_error=skip leaves holes in what is measured: set data.on_error=raise")
+            raise ConfigError.of(
+                "data.on_error", "skip", "raise, since all images are measured", "set data.on_error=raise"
+            )
         self.data, self.split, self.batch_size, self.device, self.dtype = data, split, batch_size, device, dtype
         images = data.images(split)
         self._images: Any = images
         self._order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count].tolist()
         if len(self._order) < LEAST:
-            raise ConfigError(f"split={split} of data={data.name} has {len(images)} images; {LEAST} are needed")
+            expected = f"{LEAST} images or more (data={data.name} has {len(images)})"
+            raise ConfigError.of("split", split, expected, "choose another split or data set")
 
     def __len__(self) -> int:
         return len(self._order)

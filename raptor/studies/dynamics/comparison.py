@@ -36,7 +36,8 @@ def write_dynamics_study(study: Study, output: Path, title: str) -> str:
     """
     runs = study.of_task("dynamics")
     if not runs:
-        raise ConfigError(f"study={study.root.name} has no finished run of python -m raptor.dynamics")
+        expected = "a study with a finished run of python -m raptor.dynamics"
+        raise ConfigError.of("study", study.root.name, expected, "run it first")
     output.mkdir(parents=True, exist_ok=True)
     text = caption("comparison", TEMPLATES, runs=runs)
     table = Table("findings", "Findings", findings_of(runs), text)
@@ -47,7 +48,7 @@ def write_dynamics_study(study: Study, output: Path, title: str) -> str:
 
 
 def findings_of(runs: list[Run]) -> pd.DataFrame:
-    """A row for each finding, a column for each run."""
+    """Build a table with a row for each finding and a column for each run."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for run in runs:
         for finding in run["findings"]:
@@ -57,7 +58,7 @@ def findings_of(runs: list[Run]) -> pd.DataFrame:
 
 
 def values_of(runs: list[Run]) -> pd.DataFrame:
-    """The numbers behind: a row for each run, finding and network."""
+    """Build the table of values: a row for each run, finding and network."""
     return pd.DataFrame(
         [
             {"run": run["name"], **{key: finding[key] for key in ("finding", "tokens", "statistic", "verdict")}}

@@ -74,7 +74,7 @@ class Pass:
     def update(self, positions: Sequence[int], layers: Sequence[Tensor], labels: Tensor | None) -> None:
         """Add a batch: positions, layers 0..L, and labels or None."""
         self.distance.update(layers[1:])
-        for measure, by_kind in image_curves(layers, self.layout, self.options.ranks).items():
+        for measure, by_kind in image_curves(layers, self.layout, ranks=self.options.ranks).items():
             for kind, values in by_kind.items():
                 self.keep(f"curves/{measure}/{kind}", values)
         points = [directions(x) for x in layers]

@@ -12,7 +12,7 @@ from raptor.models.surrogate import Surrogate
 from raptor.models.teacher import Teacher, freeze
 
 
-def networks_of(node: TeacherNode, surrogates: Sequence[str], untrained: bool) -> dict[str, Backbone]:
+def networks_of(node: TeacherNode, surrogates: Sequence[str], *, untrained: bool) -> dict[str, Backbone]:
     """Frozen networks by the names that figures give them, the teacher first.
 
     Parameters
@@ -38,10 +38,8 @@ def networks_of(node: TeacherNode, surrogates: Sequence[str], untrained: bool) -
     for source in surrogates:
         model = load(source)
         if not isinstance(model, Surrogate) or model.num_layers != teacher.num_layers:
-            raise ConfigError(
-                f"surrogates: {source} holds no surrogate of {teacher.num_layers} layers; name run folders of "
-                "task=finetune on this teacher"
-            )
+            fix = "name run folders of task=finetune on this teacher"
+            raise ConfigError.of("surrogates", source, f"a surrogate of {teacher.num_layers} layers", fix)
         label = f"k={model.k}"
         same = sum(name.split(" ")[0] == label for name in networks)
         networks[label if not same else f"{label} ({same + 1})"] = freeze(model.at_resolution_of(teacher))

@@ -33,7 +33,7 @@ def share_and_interval(
 
 
 def findings_table(findings: list[dict[str, Any]]) -> pd.DataFrame:
-    """Findings as a table, a row each and a column for each network."""
+    """Build a table with a row for each finding and a column for each network."""
     networks = list(dict.fromkeys(name for row in findings for name in row["values"]))
 
     def cell(row: dict[str, Any], name: str) -> str:

@@ -60,7 +60,7 @@ def scatter(fits: pd.DataFrame) -> Figure:
 
 
 def colours_of(rates: pd.Series) -> dict[Any, Any]:
-    """A colour for each drop rate, from light to dark."""
+    """Choose a colour for each drop rate, from light to dark."""
     found = sorted(rates.dropna().unique())
     return {rate: matplotlib.colormaps["viridis_r"](0.1 + 0.85 * (i + 1) / len(found)) for i, rate in enumerate(found)}
 

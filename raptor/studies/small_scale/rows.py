@@ -29,7 +29,7 @@ SIDES = {"intra": "same phase", "inter": "another phase"}
 
 
 def runs(study: Study) -> list[Run]:
-    """Runs of the study's task.
+    """List the runs of the study's task, checked.
 
     Raises
     ------
@@ -38,13 +38,13 @@ def runs(study: Study) -> list[Run]:
     """
     found = study.of_task(TASK)
     if not found:
-        raise ConfigError(f"{study.root} holds no finished run of task={TASK}: run experiment=small_scale first")
+        expected = f"a study with a finished run of task={TASK}"
+        raise ConfigError.of("study", study.root, expected, "run experiment=small_scale first")
     for run in found:
-        if run["model"]["tags"].get("stage") not in STAGES:
-            raise ConfigError(
-                f"{study.root / run['name']}: task.tags.stage={run['model']['tags'].get('stage')} is unknown; choose "
-                f"{', '.join(STAGES)}"
-            )
+        stage = run["model"]["tags"].get("stage")
+        if stage not in STAGES:
+            expected = f"{', '.join(STAGES)} (in {study.root / run['name']})"
+            raise ConfigError.of("task.tags.stage", stage, expected, "run it again with one of them")
     return found
 
 

@@ -110,10 +110,10 @@ def draw_swaps(
     Raises
     ------
     ConfigError
-        If ``draws`` is no whole number from 0 on.
+        If ``draws`` is no integer >= 0.
     """
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
-        raise ConfigError(f"task.swaps={draws} must be a whole number, 0 for no intervention")
+        raise ConfigError.of("task.swaps", draws, "integer >= 0 (0 = no intervention)", "correct it")
     found = []
     for k, labels in labels_by_k.items():
         if k == 1:

@@ -75,7 +75,7 @@ class Partitions(Distillation):
             self.swap_scores.reset()
 
     def describe(self) -> dict[str, Any]:
-        """What was trained, from which teacher."""
+        """Describe what was trained, from which teacher."""
         return {
             "kind": "tied",
             "num_layers": self.teacher.num_layers,

@@ -133,7 +133,13 @@ class DepthProbing(Probe):
         return bilinear_at(logits_BPC.unflatten(1, self.backbone.grid), self._fine).log_softmax(-1)
 
     def _depth(
-        self, head: DepthProbe, logp: Tensor, size: Sequence[int], at: tuple[slice, slice] = ALL, stretch: bool = False
+        self,
+        head: DepthProbe,
+        logp: Tensor,
+        size: Sequence[int],
+        at: tuple[slice, slice] = ALL,
+        *,
+        stretch: bool = False,
     ) -> Tensor:
         """Compute depth ``(B, H, W)`` at rows and columns of a picture, its padding cut off or stretched over it."""
         padded = tuple(size) if stretch else self.backbone.input_shape[1:]

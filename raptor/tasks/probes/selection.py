@@ -86,10 +86,10 @@ class BestHeads(nn.Module):
     step: Tensor
     steps: Tensor
 
-    def __init__(self, heads: nn.ModuleList, specs: Sequence[HeadSpec], higher_is_better: bool) -> None:
+    def __init__(self, heads: nn.ModuleList, specs: Sequence[HeadSpec], *, higher_is_better: bool) -> None:
         super().__init__()
         self.specs, self.higher_is_better = list(specs), higher_is_better
-        self.heads = copy.deepcopy(heads).requires_grad_(False)
+        self.heads = copy.deepcopy(heads).requires_grad_(requires_grad=False)
         for name in ("score", "last"):
             self.register_buffer(name, torch.full((len(specs),), math.nan, dtype=torch.float64))
         self.register_buffer("step", torch.zeros(len(specs), dtype=torch.long))

@@ -68,6 +68,7 @@ class HeadTraining(Task):
         backbone: Backbone,
         data: ImageData,
         source: dict[str, Any],
+        *,
         selection: Sequence[str] = ("official", "held_out"),
         learning_rates: Sequence[float] | None = None,
         head_seeds: int = 1,
@@ -93,7 +94,7 @@ class HeadTraining(Task):
             for spec in self.specs:
                 torch.manual_seed(spec.seed)
                 self.heads.append(self.make_head())
-        self.best = BestHeads(self.heads, self.specs, self.higher_is_better)
+        self.best = BestHeads(self.heads, self.specs, higher_is_better=self.higher_is_better)
         holds_out = [spec.holds_out for spec in self.specs]
         if any(holds_out):
             data.hold_out()

@@ -215,7 +215,7 @@ def test_token_types_that_a_network_has_not_are_left_out() -> None:
 def test_images_that_cannot_be_had(teacher: Teacher) -> None:
     data = Digits()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
-    with pytest.raises(ConfigError, match="split='test'"):
+    with pytest.raises(ConfigError, match="split=test: expected train or val"):
         ImageBatches(data, "test", 10, 4, torch.device("cpu"))
     with pytest.raises(ConfigError, match="images=2"):
         ImageBatches(data, "val", 2, 4, torch.device("cpu"))

@@ -76,7 +76,7 @@ def test_all_kinds_of_all_ks(distance: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("ks", "kinds", "draws", "said"),
     [
-        ([2, 13], KINDS, 1, r"task\.ks=13 does not fit 12 layers"),
+        ([2, 13], KINDS, 1, r"task\.ks=13: expected an integer from 1 to 12"),
         (2, KINDS, 1, r"task\.ks=2: expected a list"),
         ([2, 2], KINDS, 1, r"task\.ks=\[2,2\]: expected a list without repetition"),
         ([2], ["best"], 1, r"task\.kinds=\[best\]: expected kinds among maxcut, equal, random, shuffled"),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from raptor.errors import ConfigError
+from raptor.errors import ConfigError, show
 from raptor.studies.small_scale.swaps import SIDES, SIZES, Swap, draw_swap, draw_swaps
 
 LABELS = {1: [0] * 8, 2: [0] * 3 + [1] * 5, 3: [0, 1, 1, 1, 2, 2, 2, 2]}
@@ -41,5 +41,5 @@ def test_no_more_swaps_than_there_are() -> None:
 
 @pytest.mark.parametrize("draws", [-1, 1.5, True])
 def test_mistakes(draws: object) -> None:
-    with pytest.raises(ConfigError, match=rf"task\.swaps={draws} must be a whole number"):
+    with pytest.raises(ConfigError, match=rf"task\.swaps={show(draws)}: expected integer >= 0"):
         draw_swaps(LABELS, draws, seed=0)  # type: ignore[arg-type]

@@ -175,7 +175,7 @@ def test_the_best_epoch_is_the_first_best_one() -> None:
     nan = float("nan")
     cases = ((True, [0.1, 0.3, 0.3, 0.2], 1), (False, [nan, 0.3, 0.2, 0.2], 2), (False, [0.5, 0.4, nan], 1))
     for higher, scores, epoch in cases:
-        best = BestHeads(heads, [HeadSpec(0, None, False)], higher)
+        best = BestHeads(heads, [HeadSpec(0, None, False)], higher_is_better=higher)
         for i, score in enumerate(scores):
             heads[0].weight.data.fill_(float(i))
             best.update(0, score, heads[0], step=10 * i)
