@@ -23,7 +23,7 @@ from raptor.partition.maxcut import Matrix
 from raptor.runs.folder import RunFolder
 from raptor.runs.identity import check_inputs
 from raptor.runs.options import RecipeOptions, RunOptions
-from raptor.utils.files import resolve, write_aside, write_json
+from raptor.utils.files import atomic_write, resolve, write_json
 from raptor.utils.options import Invalid, option, parse
 from raptor.utils.options import options as typed
 from raptor.utils.targets import Foreign
@@ -206,7 +206,7 @@ def _write(path: Path, distance: Matrix, phases: dict[str, Any], title: str) -> 
 
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "phases.json", phases)
-    write_aside(path / "distance.npy", lambda aside: _save(aside, distance))
+    atomic_write(path / "distance.npy", lambda tmp_path: _save(tmp_path, distance))
     save_figure(heatmap(distance, phases, title), path / "heatmap")
 
 

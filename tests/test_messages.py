@@ -20,7 +20,7 @@ SHAPE = re.compile(r"[^:].*: expected .+\. Fix: .+", re.DOTALL)
 OTHERS = {  # function: why its errors have another shape
     "raptor/__init__.py:__getattr__": "Python's own message for a name that a module lacks",
     "raptor/models/teacher.py:__getattr__": "Python's own message for a name that a module lacks",
-    "raptor/utils/files.py:write_aside": "an error of the system, raised again with the file's name",
+    "raptor/utils/files.py:atomic_write": "an error of the system, raised again with the file's name",
     "raptor/utils/locks.py:acquire": "caught by what names the key: a run folder, a store",
     "raptor/data/pixels.py:__getitems__": "the message was in the one shape when the cache was written",
     "raptor/data/sources.py:connect": "the message was in the one shape when the store was written",

@@ -14,7 +14,7 @@ from torch.export import Dim
 
 from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
-from raptor.utils.files import write_aside
+from raptor.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # absolute, on tokens after the final norm, which are of order one
@@ -65,14 +65,14 @@ def export_onnx(model: Backbone, path: str | Path, tolerance: float = TOLERANCE)
     assert program is not None
     found: list[float] = []
 
-    def write(aside: Path) -> None:
+    def write(tmp_path: Path) -> None:
         graph = program.model_proto
         notes = {"mean": model.spec.mean, "std": model.spec.std, "layers": model.num_layers}
         onnx.helper.set_model_props(graph, {key: str(value) for key, value in notes.items()})
         if graph.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
             raise ConfigError.of("format", "onnx", "a model of less than 2 GB", "export it by torch.export")
-        onnx.save_model(graph, str(aside))
-        found.append(_check(model, _onnx_run(aside), tolerance, "ONNX"))
+        onnx.save_model(graph, str(tmp_path))
+        found.append(_check(model, _onnx_run(tmp_path), tolerance, "ONNX"))
 
     _write(path, write)
     return found[0]
@@ -103,7 +103,7 @@ def export_int8(model: Backbone, path: str | Path, least_cosine: float = LEAST_C
     """
     found: list[float] = []
 
-    def write(aside: Path) -> None:
+    def write(tmp_path: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             plain, folded = Path(folder) / "plain.onnx", Path(folder) / "folded.onnx"
             export_onnx(model, plain, tolerance=float("inf"))
@@ -113,8 +113,8 @@ def export_int8(model: Backbone, path: str | Path, least_cosine: float = LEAST_C
             # weights that the exporter transposes in the graph become constants, which alone are quantised
             quant_pre_process(plain, folded, skip_symbolic_shape=True)
             # per_channel: rows of a weight differ by far more than its columns
-            quantize_dynamic(folded, aside, weight_type=QuantType.QInt8, per_channel=True)
-        run, images = _onnx_run(aside), _images(model, CHECKED_BATCHES[-1])
+            quantize_dynamic(folded, tmp_path, weight_type=QuantType.QInt8, per_channel=True)
+        run, images = _onnx_run(tmp_path), _images(model, CHECKED_BATCHES[-1])
         with torch.no_grad():
             cosine_BN = nn.functional.cosine_similarity(run(images), model(images), dim=-1)
         of_types = [model.layout.select(cosine_BN[..., None], kind).mean() for kind in model.layout.types]
@@ -142,8 +142,8 @@ def export_program(model: Backbone, path: str | Path, tolerance: float = TOLERAN
     program = torch.export.export(model, (_images(model, 2),), dynamic_shapes=({0: Dim("batch")},))
     difference = _check(model, program.module(), tolerance, "torch.export")
 
-    def write(aside: Path) -> None:
-        with aside.open("wb") as file:
+    def write(tmp_path: Path) -> None:
+        with tmp_path.open("wb") as file:
             torch.export.save(program, file)
 
     _write(path, write)
@@ -152,7 +152,7 @@ def export_program(model: Backbone, path: str | Path, tolerance: float = TOLERAN
 
 def _write(path: str | Path, write: Callable[[Path], object]) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_aside(Path(path), write)
+    atomic_write(Path(path), write)
 
 
 def _images(model: Backbone, B: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from raptor.errors import ModelFileError, RaptorError
 from raptor.models.checkpoints import read_tensors
 from raptor.models.weights import fill
-from raptor.utils.files import resolve, sha256, write_aside, write_json
+from raptor.utils.files import atomic_write, resolve, sha256, write_json
 from raptor.version import __version__
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -47,7 +47,7 @@ def save(model: nn.Module, folder: str | Path, about: dict[str, Any] | None = No
     model
         A teacher, surrogate, set of phase blocks or probe.
     folder
-        Where to; made if missing. Both files are written aside and renamed.
+        Where to; made if missing. Both files are written atomically.
     about
         Plain data to keep beside the model (what made it, its figures).
 
@@ -59,7 +59,7 @@ def save(model: nn.Module, folder: str | Path, about: dict[str, Any] | None = No
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_aside(folder / WEIGHTS, lambda aside: save_file(state, aside))
+    atomic_write(folder / WEIGHTS, lambda tmp_path: save_file(state, tmp_path))
     description = {
         **FORMAT,
         "kind": model.kind,

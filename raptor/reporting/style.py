@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from raptor.utils.files import write_aside
+from raptor.utils.files import atomic_write
 
 # told apart without colour, too, by line, marker and hatching; colours of Okabe and Ito
 TYPE_STYLES: dict[str, dict[str, Any]] = {
@@ -110,7 +110,7 @@ def save_figure(figure: Figure, stem: Path, caption: str = "") -> list[Path]:
     paths = []
     for kind in METADATA:
         path = stem.with_suffix(f".{kind}")
-        write_aside(path, lambda p, k=kind: _render(figure, p, k))  # type: ignore[misc]
+        atomic_write(path, lambda p, k=kind: _render(figure, p, k))  # type: ignore[misc]
         paths.append(path)
     return paths
 

@@ -17,7 +17,7 @@ from raptor.errors import ConfigError, ModelFileError
 from raptor.runs.folder import RunFolder
 from raptor.training.curves import begin, commit, pending_row
 from raptor.utils import signals
-from raptor.utils.files import write_aside
+from raptor.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class RunCheckpointIO(TorchCheckpointIO):
         """Write one checkpoint."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(target, lambda aside: _save(checkpoint | {RUN: self.run.identity_record()}, aside))
+        atomic_write(target, lambda tmp_path: _save(checkpoint | {RUN: self.run.identity_record()}, tmp_path))
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read one checkpoint.

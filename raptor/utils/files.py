@@ -51,7 +51,7 @@ def user_path(key: str, value: str | Path) -> Path:
         raise ConfigError.of(key, value, f"a path ({error})", "write the folder without ~") from error
 
 
-def write_aside(path: Path, write: Callable[[Path], object], *, private: bool = False) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object], *, private: bool = False) -> None:
     """Let ``write`` fill a file beside ``path``, flush it to disk, then rename it into place.
 
     Parameters
@@ -68,16 +68,16 @@ def write_aside(path: Path, write: Callable[[Path], object], *, private: bool = 
     OSError
         With ``path`` as its file name, also where ``write`` reports a full disk in another way.
     """
-    aside = path.with_name(f".{path.name}.aside")
+    tmp_path = path.with_name(f".{path.name}.tmp")
     try:
         if private:
-            os.close(os.open(aside, os.O_WRONLY | os.O_CREAT, 0o600))
-        write(aside)
-        sync(aside)
+            os.close(os.open(tmp_path, os.O_WRONLY | os.O_CREAT, 0o600))
+        write(tmp_path)
+        sync(tmp_path)
         mask = os.umask(0)
         os.umask(mask)
-        aside.chmod(0o600 if private else 0o666 & ~mask)  # safetensors makes its files unreadable to others
-        aside.replace(path)
+        tmp_path.chmod(0o600 if private else 0o666 & ~mask)  # safetensors makes its files unreadable to others
+        tmp_path.replace(path)
     except Exception as error:
         if isinstance(error, OSError):
             error.filename = error.filename or str(path)
@@ -85,7 +85,7 @@ def write_aside(path: Path, write: Callable[[Path], object], *, private: bool = 
             raise OSError(code, os.strerror(code), str(path)) from error
         raise
     finally:
-        aside.unlink(missing_ok=True)
+        tmp_path.unlink(missing_ok=True)
 
 
 def _system_error(error: Exception, folder: Path) -> int | None:
@@ -122,8 +122,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
-    """Write a text file in UTF-8 at once; ``private`` as in :func:`write_aside`."""
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"), private=private)
+    """Write a text file in UTF-8 at once; ``private`` as in :func:`atomic_write`."""
+    atomic_write(path, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"), private=private)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -34,9 +34,9 @@ class ShardWriter:
     def __init__(self, store: Store, index: int) -> None:
         self.store, self.index = store, index
         host = platform.node()
-        for left in (store.path / "shards").glob(f".{index:05d}.{host}.*.aside"):  # of a process that died here
+        for left in (store.path / "shards").glob(f".{index:05d}.{host}.*.tmp"):  # of a process that died here
             shutil.rmtree(left, ignore_errors=True)
-        self.tmp_path = store.path / "shards" / f".{index:05d}.{host}.{os.getpid()}.aside"
+        self.tmp_path = store.path / "shards" / f".{index:05d}.{host}.{os.getpid()}.tmp"
         self.tmp_path.mkdir()
         self._files = {name: (self.tmp_path / f"{name}.bin").open("wb") for name in store.fields}
         self._sums: dict[str, list[int]] = {name: [] for name in store.fields}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raptor.utils.files import write_aside
+from raptor.utils.files import atomic_write
 
 MADE_BY = "made_by"
 
@@ -22,12 +22,12 @@ def file_name(name: str) -> str:
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], made_by: str) -> None:
     """Write arrays at once, compressed, with the digest of what they were made by."""
 
-    def save(aside: Path) -> None:
-        with aside.open("wb") as file:
+    def save(tmp_path: Path) -> None:
+        with tmp_path.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **{MADE_BY: np.array(made_by)}, **arrays)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, save)
+    atomic_write(path, save)
 
 
 def read_arrays(path: Path, made_by: str) -> dict[str, NDArray[Any]] | None:

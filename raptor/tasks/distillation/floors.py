@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from raptor.data.module import ImageData
 from raptor.models.tokens import TokenLayout
 from raptor.tasks.distillation.fidelity import Curves, Fidelity
-from raptor.utils.files import write_aside
+from raptor.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 RIDGE = 1e-6  # penalty of the affine map, in units of the mean variance of a channel of layer 0
@@ -128,7 +128,7 @@ class AffineMaps(nn.Module):
         """Write the maps to a file."""
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(path, lambda aside: save_file(tensors, aside))
+        atomic_write(path, lambda tmp_path: save_file(tensors, tmp_path))
 
     @classmethod
     def load(cls, path: Path, layout: TokenLayout) -> AffineMaps:
