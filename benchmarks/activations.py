@@ -4,7 +4,7 @@
 store, as one plain file, and as zarr in the way of the official code (chunks of 128 samples x 1 layer, zstd 3 with
 shuffle). Then it reads all of them in turn, each time after asking the kernel to forget their pages:
 
-- *sequential*: the plain file from end to end, in pieces of one batch and layer;
+- *sequential*: the plain file from end to end, in chunks of one batch and layer;
 - *store*: batches of 64 samples drawn over the whole store, each sample checked against its checksum;
 - *zarr*: batches of 64 neighbours, 8 threads.
 
@@ -45,7 +45,7 @@ def write(folder: Path, samples: int, layers: int, dtype: str) -> None:
 
     fields = [Field(f"layer{i:02d}", dtype, (TOKENS, WIDTH)) for i in range(layers)]
     store = Store.create(folder / "store", fields, samples, CHUNK, {})
-    stored = np.float32 if dtype == "float32" else np.uint16  # zarr knows no bfloat16
+    stored = np.float32 if dtype == "float32" else np.uint16  # zarr has no bfloat16
     array = zarr.create_array(
         str(folder / "zarr"),
         shape=(samples, layers, TOKENS, WIDTH),
@@ -79,11 +79,11 @@ def forget(folder: Path) -> None:
 
 def plain_reader(folder: Path, samples: int, layers: int, dtype: str) -> Callable[[], None]:
     """Read the plain file from end to end."""
-    piece = memoryview(bytearray(BATCH * TOKENS * WIDTH * DTYPES[dtype].itemsize))
+    chunk = memoryview(bytearray(BATCH * TOKENS * WIDTH * DTYPES[dtype].itemsize))
 
     def read() -> None:
         with (folder / "plain.bin").open("rb", buffering=0) as file:
-            while file.readinto(piece):
+            while file.readinto(chunk):
                 pass
 
     return read

@@ -1,6 +1,6 @@
 """Measure CPU steps with freed memory kept (``trainer=cpu``) or returned to the system.
 
-The allocator is told once for a whole process, so each measurement is a process of its own, in turn.
+The allocator is set once for a whole process, so each measurement is a process of its own, in turn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KINDS = ("kept", "given back", "official step, given back")
 def measure(kind: str, batch: int, options: Options) -> tuple[float, float]:
     """Measure a step of stage 2 in this process: median time, share of the matmul ceiling."""
     if kind == KINDS[0] and not keep_freed_memory():
-        raise RuntimeError("the allocator of this system cannot be told to keep memory")
+        raise RuntimeError("the allocator of this system cannot be set to keep memory")
     teacher = random_teacher(options)
     acts, blocks = activations(teacher, batch), new_blocks(teacher, phases_of([7, 10], teacher.num_layers))
     official = kind.startswith("official")

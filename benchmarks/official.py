@@ -1,6 +1,6 @@
 """Training step of the official recipe, written anew from its description: a baseline.
 
-``nn.MultiheadAttention`` that is asked for weights nobody reads, float32, one call for each layer, losses of token
+``nn.MultiheadAttention`` that returns weights which are not used, float32, one call for each layer, losses of token
 types one by one, AdamW without fusing. The mathematics is that of :class:`raptor.models.block.RecurrentBlock`.
 """
 
@@ -72,7 +72,7 @@ class OfficialStep:
     ) -> None:
         device = next(blocks.parameters()).device
         self.phases = blocks.phases
-        self.blocks = nn.ModuleList(OfficialBlock(piece.block) for piece in blocks).to(device)
+        self.blocks = nn.ModuleList(OfficialBlock(block.block) for block in blocks).to(device)
         self.layout, self.weights = layout, weights
         self.t = [torch.tensor([float(layer)], device=device) for layer in range(self.phases[-1].end + 1)]
         self.optimizer = torch.optim.AdamW(self.blocks.parameters(), lr=lr, weight_decay=1e-4)
@@ -95,7 +95,7 @@ class OfficialStep:
                 losses.append(self.loss_of(x, acts[layer]))
         return torch.stack(losses).mean()
 
-    def forced(self, acts: Mapping[int, Tensor]) -> Tensor:
+    def teacher_forced(self, acts: Mapping[int, Tensor]) -> Tensor:
         """Compute the loss of teacher forcing."""
         losses = [
             self.loss_of(block(acts[layer - 1], self.t[layer]), acts[layer])
@@ -108,7 +108,7 @@ class OfficialStep:
         """Train one step with this weight of teacher forcing; return the loss before it."""
         loss = (1 - forcing) * self.rollout(acts)
         if forcing > 0:
-            loss = loss + forcing * self.forced(acts)
+            loss = loss + forcing * self.teacher_forced(acts)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.blocks.parameters(), 1.0)

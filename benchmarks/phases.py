@@ -13,7 +13,7 @@ from benchmarks.measure import Options, Row, faster, in_turn
 from raptor.partition.maxcut import brute_force, exact
 
 SIZES = ((12, 3), (12, 4), (24, 4), (48, 8), (96, 12))  # layers, phases
-TOO_MANY = 5000  # partitions that nobody waits for
+TOO_MANY = 5000  # partitions: too slow to enumerate
 
 
 def run(options: Options) -> list[Row]:

@@ -86,7 +86,7 @@ class Step:
     def __call__(self, acts: Mapping[int, Tensor]) -> Tensor:
         """Train one step; return the loss before it."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            loss = torch.stack([self.task.student_loss(piece, acts) for piece in self.task.students]).sum()
+            loss = torch.stack([self.task.student_loss(student, acts) for student in self.task.students]).sum()
         loss.backward()
         self.task.configure_gradient_clipping(self.optimizer, 1.0)
         self.optimizer.step()

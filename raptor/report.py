@@ -36,7 +36,7 @@ def choose_study(options: ReportOptions, config: DictConfig) -> tuple[ReportOpti
     Raises
     ------
     ConfigError
-        If no study has a finished run, or none can be told to be the last.
+        If no study has a finished run, or the last one is not clear.
     """
     from raptor.runs.latest import last_study
 

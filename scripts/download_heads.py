@@ -65,9 +65,9 @@ def download(url: str, target: Path, progress: Progress) -> None:
         total = have + int(answer.headers["Content-Length"])
         bar = progress.add_task(target.name, total=total, completed=have)
         with part.open("ab" if have else "wb") as file:
-            while piece := answer.read(1 << 16):
-                file.write(piece)
-                progress.advance(bar, len(piece))
+            while chunk := answer.read(1 << 16):
+                file.write(chunk)
+                progress.advance(bar, len(chunk))
     if part.stat().st_size != total:
         raise OSError(f"the connection ended after {part.stat().st_size} of {total} bytes")
     part.replace(target)

@@ -65,7 +65,7 @@ def run(name: str, arguments: Sequence[str]) -> None:
 
 
 def complete(arguments: Sequence[str]) -> None:
-    """Answer the shell's completion: commands first, then what Hydra knows of the command that is there.
+    """Answer the shell's completion: commands first, then Hydra's completion of the given command.
 
     Parameters
     ----------
@@ -75,11 +75,11 @@ def complete(arguments: Sequence[str]) -> None:
     """
     line = os.environ.get("COMP_LINE", "")
     words = line.split(" ")
-    asked = next(iter(arguments), "").partition("=")[0]
-    if asked == "query" and len(words) <= 2:
+    request = next(iter(arguments), "").partition("=")[0]
+    if request == "query" and len(words) <= 2:
         print(" ".join(command for command in COMMANDS if command.startswith(words[-1])))
         return
-    name = words[1] if asked == "query" else "train"  # the script to install is the same for all of Hydra's commands
+    name = words[1] if request == "query" else "train"  # the script to install is the same for all of Hydra's commands
     if name in COMMANDS and name != "status":  # which takes a folder: the shell's own completion
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
         run(name, [COMPLETION[0], *arguments])

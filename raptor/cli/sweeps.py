@@ -54,7 +54,7 @@ def jobs(config_name: str, overrides: Sequence[str]) -> list[Job]:
         As on the command line; what they leave open is swept as ``hydra.sweeper.params`` says.
     """
     overrides = with_new_keys(without_null_groups(config_name, overrides))
-    running = GlobalHydra.instance().is_initialized()  # a command that asks: its search path holds here too
+    running = GlobalHydra.instance().is_initialized()  # a command that is running: its search path holds here too
     with nullcontext() if running else hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         root = hydra.compose(config_name, [o for o in overrides if not _sweeps(o)], return_hydra_config=True)
         given = {o.split("=")[0].lstrip("+") for o in overrides}

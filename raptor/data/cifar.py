@@ -15,7 +15,7 @@ from raptor.utils.files import user_path
 
 
 class CIFAR(SmallImages):
-    """50,000 training and 10,000 test pictures, read by torchvision; resized (bicubic) where asked.
+    """50,000 training and 10,000 test pictures, read by torchvision; resized (bicubic) where needed.
 
     Torchvision compares every file with the publisher's checksum before it is unpickled.
 
@@ -36,7 +36,7 @@ class CIFAR(SmallImages):
 
     source: ClassVar[type[published.CIFAR10]]  # torchvision's class
     classes: ClassVar[int]
-    label: ClassVar[str]  # for people
+    label: ClassVar[str]  # for messages
 
     def __init__(self, root: str | Path | None, download: str | Path, **kwargs: Any) -> None:
         super().__init__(name=self.source.__name__.lower(), **kwargs)

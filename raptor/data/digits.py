@@ -41,7 +41,7 @@ class Digits(ImageData):
         return tensors_fingerprint({str(i): tensor for i, tensor in enumerate(images.tensors)})
 
     def datasets(self, input_shape: tuple[int, int, int]) -> tuple[Images, Images]:
-        """Return training and held-out digits, resized and repeated over channels where asked."""
+        """Return training and held-out digits, resized and repeated over channels where needed."""
         channels, height, width = input_shape
         if channels not in (1, 3):
             expected = "1 or 3, since the digits are grey"

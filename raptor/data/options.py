@@ -39,7 +39,7 @@ class SourceNode(Choice):
 
 @options
 class CropAndFlipOptions(AugmentNode):
-    """Random resized crop and horizontal flip, with colour jitter where asked."""
+    """Random resized crop and horizontal flip, with colour jitter where set."""
 
     identity_name: ClassVar[str] = "crop_and_flip"
 

@@ -121,7 +121,7 @@ def _upright(path: str | Path) -> Image.Image:
 def _reason(path: str | Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         empty = Path(path).is_file() and not Path(path).stat().st_size
-        return "the file is empty" if empty else "its content is none of the formats that Pillow knows"
+        return "the file is empty" if empty else "its content is none of the formats that Pillow reads"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

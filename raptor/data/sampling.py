@@ -17,7 +17,7 @@ Transform = Callable[[Tensor, Any], tuple[Tensor, Any]]  # of an image and its t
 
 
 class Draw(NamedTuple):
-    """One training sample asked for.
+    """One training sample to be drawn.
 
     Attributes
     ----------

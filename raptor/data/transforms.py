@@ -39,7 +39,7 @@ def crop_and_flip(
     interpolation: str = "bicubic",
     jitter: Sequence[float] | None = None,
 ) -> v2.Transform:
-    """Random resized crop, horizontal flip with even odds, colour jitter where asked.
+    """Random resized crop, horizontal flip with even odds, colour jitter where set.
 
     A :class:`Map` that comes with an image is cut and flipped alike; classes pass through.
 

@@ -44,7 +44,7 @@ class Extraction:
     make
         Turns a batch of images into fields.
     about
-        What tells this store from others.
+        What distinguishes this store from others.
     """
 
     folder: Path
@@ -161,7 +161,7 @@ def choose_device(name: str, rank: int) -> torch.device:
 
 
 def plan(options: ExtractOptions) -> list[Extraction]:
-    """List the stores that options ask for, with teacher and data ready to fill them.
+    """List the stores of an extraction, with teacher and data ready to fill them.
 
     Raises
     ------

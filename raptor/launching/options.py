@@ -66,7 +66,7 @@ class SlurmOptions:
         Raises
         ------
         ConfigError
-            If SLURM is asked for another number of processes than the trainer will wait for, or none could work.
+            If SLURM would start another number of processes than the trainer waits for, or none could work.
         """
         trainer = config.get("trainer") or {}
         devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
@@ -90,7 +90,7 @@ class SlurmOptions:
         return nodes, devices
 
     def leaves_gpus_idle(self, config: Mapping[str, Any]) -> bool:
-        """Whether a job would ask for GPUs and use none."""
+        """Whether a job would request GPUs and use none."""
         accelerator = (config.get("trainer") or {}).get("accelerator")
         return self.num_gpus > 0 and accelerator not in (None, "auto", *GPU)
 

@@ -70,7 +70,7 @@ def launcher_options(node: Any) -> SlurmOptions | LocalOptions:
     """
     values: Any = OmegaConf.to_container(node, resolve=True)
     target = values.pop(TARGET)
-    if target.startswith("hydra._internal."):
+    if target.partition(".")[0] == "hydra":  # Hydra's own launcher runs jobs in this process
         return LocalOptions()
     if target not in KINDS:
         raise ConfigError.of(f"hydra.launcher.{TARGET}", target, "slurm or local", "set hydra/launcher=slurm or local")
@@ -129,7 +129,7 @@ def run_here(stages: Sequence[Stage], options: LocalOptions) -> int:
     Raises
     ------
     SystemExit
-        If this process was told to stop; its jobs have ended by then, and record that they were interrupted.
+        If this process was stopped by a signal; its jobs have ended by then, and record that they were interrupted.
     """
     failed = 0
     first = next((stage.to_run[0] for stage in stages if stage.to_run), None)

@@ -30,7 +30,7 @@ def submit(
     jobs
         All of the same shape.
     options
-        What to ask for.
+        Resources of a job.
     name
         What SLURM calls them.
     call
@@ -61,12 +61,12 @@ def submit(
         raise ConfigError.of("trainer.devices, trainer.num_nodes", [(nodes, tasks), *others], expected, fix)
     if idle := sum(options.leaves_gpus_idle(job.config) for job in jobs):
         log.warning(
-            "%d jobs of %s run on the CPU, but hydra.launcher.gpus_per_node=%s asks for GPUs: add trainer=gpu_bf16, "
+            "%d jobs of %s run on the CPU, but hydra.launcher.gpus_per_node=%s requests GPUs: add trainer=gpu_bf16, "
             "or set it to 0",
             *(idle, name, options.gpus_per_node),
         )
     executor = submitit.SlurmExecutor(call.root, max_num_timeout=options.max_num_timeout)
-    asked = {
+    requested = {
         "job_name": name,
         "time": options.timeout_min,
         "nodes": nodes,
@@ -82,7 +82,7 @@ def submit(
     exported = {**environment(call, snapshot=options.snapshot), "OMP_NUM_THREADS": str(options.cpus_per_task)}
     lines = [f"export {key}={shlex.quote(value)}" for key, value in exported.items()]
     executor.update_parameters(
-        **{key: value for key, value in asked.items() if value is not None},
+        **{key: value for key, value in requested.items() if value is not None},
         setup=[*options.setup, *lines],
         # steps do not inherit the cores from SLURM 22.05 on; a process that fails must not leave the others waiting
         srun_args=["--cpus-per-task", str(options.cpus_per_task), "--kill-on-bad-exit=1"],
@@ -92,8 +92,8 @@ def submit(
         with executor.batch():
             submitted = [executor.submit(job) for job in jobs]
     except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        expected = f"options that SLURM accepts ({(said.decode() if isinstance(said, bytes) else said).strip()})"
+        output = getattr(error, "stderr", None) or str(error)
+        expected = f"options that SLURM accepts ({(output.decode() if isinstance(output, bytes) else output).strip()})"
         raise LaunchError.of("job", name, expected, "correct the options of hydra.launcher") from error
     return [job.job_id for job in submitted]
 

@@ -20,7 +20,7 @@ YOUNG = 60.0  # seconds within which a call may have made its folder and not yet
 def work_folder(config: dict[str, Any]) -> Path:
     """Return the folder for what launching needs, ``<paths.runs>/.launched``; make it if it is missing.
 
-    Nobody else may read it: jobs carry changes of the code that were not committed.
+    Other users may not read it: jobs carry changes of the code that were not committed.
 
     Parameters
     ----------

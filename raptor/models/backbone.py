@@ -138,7 +138,7 @@ class Backbone(nn.Module, HubModel, ABC):
         Returns
         -------
         list
-            One entry for each block, in order of depth; the deepest layers that nobody asked for are not run.
+            One entry for each block, in order of depth; layers deeper than the last one chosen are not run.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The recurrent block: a pre-norm transformer block that knows at which depth it is applied."""
+"""The recurrent block: a pre-norm transformer block with the depth as an input."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class RecurrentBlock(nn.Module):
     def factors(self, t: Tensor) -> list[Factors]:
         """Factors of the two branches (LayerScale included) and of the output at each depth index.
 
-        They depend on nothing but t, so a rollout asks for those of all its steps at once.
+        They depend on nothing but t, so a rollout computes those of all its steps at once.
 
         Parameters
         ----------

@@ -105,7 +105,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
 
 
 def unreadable(path: Path, description: Mapping[str, Any]) -> ModelFileError:
-    """Error for a ``model.json`` of a kind or version that this release does not know."""
+    """Error for a ``model.json`` of a kind or version that this release cannot read."""
     return ModelFileError(
         f"{path}: expected a kind and version that raptor {__version__} reads (it holds kind "
         f"{description.get('kind')!r} in version {description.get('version')}). Fix: update raptor."

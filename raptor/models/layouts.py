@@ -116,7 +116,7 @@ def _no_vit(state: Mapping[str, Tensor], where: str) -> ModelFileError:
 def convert(vit: vision_transformer.VisionTransformer, name: str, stored: StoredViT) -> dict[str, Tensor]:
     """Convert weights to the key layout and the input size of a timm model.
 
-    The layouts are those that timm knows (its own, Meta's DINOv2 and DINOv3, MAE, DeiT, EVA, BEiT, Perception Encoder,
+    The layouts are those that timm reads (its own, Meta's DINOv2 and DINOv3, MAE, DeiT, EVA, BEiT, Perception Encoder,
     OpenAI's and OpenCLIP's state dicts). A position embedding of another grid is resized: bicubic with antialias,
     except for DINOv2 without registers, where :func:`~raptor.models.weights.resize_position_meta` does what Meta does.
 

@@ -1,4 +1,4 @@
-"""Loading a model of any kind: the one place that knows them all."""
+"""Load a model of any kind: the one place that imports them all."""
 
 from __future__ import annotations
 

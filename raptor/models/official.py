@@ -69,7 +69,7 @@ def read_official(
     ModelFileError
         If the file is damaged, names anything outside such a graph, or holds another architecture.
     ConfigError
-        If the phases cannot be told.
+        If the phases are not clear.
     """
     root = _read(path)
     stored = root.child("blocks")

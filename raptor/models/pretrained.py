@@ -176,7 +176,7 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "", *, own_hea
         The model to fill, in place.
     source
         Folder; ``package:NAME`` for one that ships with the package; or a file with a state dict,
-        ``.safetensors`` or ``.pth``, in a key layout that :func:`~raptor.models.layouts.convert` knows.
+        ``.safetensors`` or ``.pth``, in a key layout that :func:`~raptor.models.layouts.convert` reads.
     key
         Configuration key to name in errors.
     own_head
@@ -200,7 +200,7 @@ def read_weights(model: nn.Module, source: str | Path, key: str = "", *, own_hea
         tensors = read_checked(source, description, where)
         if isinstance(model, Teacher):  # at any input size
             sizes = [o.get("img_size") for o in (_vit_options(description), model.spec.options)]
-            same = sizes[0] == sizes[1]  # the number of patches alone does not tell 8x8 from 4x16
+            same = sizes[0] == sizes[1]  # 8x8 and 4x16 have the same number of patches
             if POSITIONS in tensors:
                 tensors[POSITIONS] = fit_positions(
                     model.shell.vit, model.spec.name, tensors[POSITIONS], where, same_grid=same

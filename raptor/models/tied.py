@@ -155,7 +155,7 @@ class PartitionEnsemble(nn.ModuleList, HubModel):
     @property
     def labels(self) -> dict[str, list[int]]:
         """Labels of each way, by its name."""
-        return {piece.name: piece.labels for piece in self}
+        return {student.name: student.labels for student in self}
 
     def to_config(self) -> dict[str, Any]:
         """Plain dictionary from which :meth:`from_config` builds the same architecture."""

@@ -82,7 +82,7 @@ class TokenLayout:
         return width * sum(kind in self.types for kind in POOLED)
 
     def present(self, kinds: Iterable[str], key: str) -> tuple[str, ...]:
-        """Select the asked types that are present, and log those that are not.
+        """Select the requested types that are present, and log those that are not.
 
         Raises
         ------

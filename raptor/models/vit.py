@@ -64,7 +64,7 @@ class ViTSpec:
         Raises
         ------
         ConfigError
-            If timm does not know the name or an option, or the layers of the model do not share one token grid.
+            If timm does not have the name or an option, or the layers of the model do not share one token grid.
         """
         if not timm.is_model(self.name):
             raise _unknown(self.name)

@@ -53,7 +53,7 @@ def fit_positions(vit: VisionTransformer, name: str, position_1ND: Tensor, where
         If it is of another grid, which is not square.
     """
     if same_grid or position_1ND.shape[2] != vit.embed_dim:
-        return position_1ND  # of another width: fill tells that, with all else that does not fit
+        return position_1ND  # of another width: fill reports that, with all else that does not fit
     rows, columns = vit.patch_embed.grid_size
     prefix = 0 if getattr(vit, "no_embed_class", False) else vit.num_prefix_tokens
     old = round((position_1ND.shape[1] - prefix) ** 0.5)

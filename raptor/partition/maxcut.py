@@ -226,7 +226,7 @@ def random_boundaries(num_layers: int, k: int, rng: np.random.Generator) -> list
 
 
 def equal_boundaries(num_layers: int, k: int) -> list[int]:
-    """Cut depth into k phases of sizes that differ by one layer at most: a control that knows no distance."""
+    """Cut depth into k phases of sizes that differ by one layer at most: a control that uses no distance."""
     check_k(k, num_layers, "k")
     return [round(j * num_layers / k) for j in range(1, k)]
 

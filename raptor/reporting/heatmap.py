@@ -87,7 +87,7 @@ def _draw(ax: Axes, distance: Matrix, edges: list[list[int]], top: float | None 
 
 
 def _evidence(phases: Mapping[str, Any], k: str) -> list[str]:
-    """Write what tells a partition from chance, a line for each; files of earlier releases have none."""
+    """Describe a partition against its null models, a line each; files of earlier releases have none."""
     lines = []
     null = ((phases.get("nulls") or {}).get("toeplitz") or {}).get(k)
     if null is not None:

@@ -17,7 +17,7 @@ from raptor.reporting.table import MISSING
 from raptor.runs.groups import RunGroup
 from raptor.runs.study import Run
 
-LOWEST = -1.0  # R2 below is cut off, and said to be
+LOWEST = -1.0  # R2 below is cut off, and marked so
 TITLES = {"r2_centered": "R2 centred", "r2": "R2 scalar mean"}
 FLOORS = {  # of raptor.tasks.distillation.floors
     "mean": "mean image",
@@ -35,8 +35,8 @@ def measure_of(groups: Sequence[RunGroup]) -> str:
 
 def layers_of(run: Run, measure: str, kind: str) -> list[float | None] | None:
     """Return a measure of a surrogate at the layers 1..L, None where it was not measured."""
-    pieces = run.get("layers")
-    first = next(iter(pieces.values()), None) if isinstance(pieces, dict) else None
+    students = run.get("layers")
+    first = next(iter(students.values()), None) if isinstance(students, dict) else None
     curve = first.get(measure, {}).get(kind) if isinstance(first, dict) else None
     return list(curve) or None if curve is not None else None
 

@@ -22,7 +22,7 @@ from raptor.runs.groups import RunGroup
 from raptor.runs.study import Study
 from raptor.utils.files import write_json, write_text
 
-MOST = 8  # panels and pictures of one kind; a page with hundreds serves nobody
+MOST = 8  # panels and pictures of one kind; a page with hundreds cannot be read
 
 
 def write_report(study: Study, output: Path, title: str, cross: CrossTable | None = None) -> str:

@@ -19,7 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from raptor.utils.files import atomic_write
 
-# told apart without colour, too, by line, marker and hatching; colours of Okabe and Ito
+# distinct without colour, too, by line, marker and hatching; colours of Okabe and Ito
 TYPE_STYLES: dict[str, dict[str, Any]] = {
     "cls": {"color": "#d55e00", "ls": "-", "marker": "o", "hatch": ""},
     "registers": {"color": "#cc79a7", "ls": "--", "marker": "s", "hatch": "////"},

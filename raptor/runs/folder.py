@@ -124,7 +124,7 @@ class RunFolder:
         return description is not None and weights.is_file() and sha256(weights) != description.get("sha256")
 
     def _check_identity(self) -> None:
-        made = ("checkpoints", RESULT, "model.json")  # a run that failed before it made anything binds nobody
+        made = ("checkpoints", RESULT, "model.json")  # a run that failed before it made anything may be replaced
         theirs = recorded(self.path, type(self.options))
         if theirs is None or not any((self.path / name).exists() for name in made):
             return

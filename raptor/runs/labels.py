@@ -33,7 +33,7 @@ def join(label: str, differing: Mapping[str, str], separator: str = ", ") -> str
 def differences(groups: Sequence[RunGroup]) -> list[dict[str, str]]:
     """Return the options in which groups differ, for each group by short name, in words.
 
-    All that are needed to tell the groups apart, and others up to :data:`SHOWN`; under an empty name how many more.
+    All that are needed to separate the groups, and others up to :data:`SHOWN`; under an empty name how many more.
     """
     if len(groups) < 2:
         return [{} for _ in groups]
@@ -69,7 +69,7 @@ def _rank(key: str) -> int:
 
 
 def _telling(keys: Sequence[str], texts: Mapping[str, list[str]]) -> list[str]:
-    """Select keys each of which tells groups apart that those before it do not."""
+    """Select keys each of which separates groups that those before it do not."""
     found: list[str] = []
     for key in keys:
         if len(_parts([*found, key], texts)) > max(1, len(_parts(found, texts))):

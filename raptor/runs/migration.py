@@ -89,7 +89,7 @@ def recorded(folder: Path, root: type[RunOptions]) -> dict[str, Any] | None:
     folder
         A run folder.
     root
-        Typed root of the command that asks.
+        Typed root of the command that runs.
 
     Returns
     -------

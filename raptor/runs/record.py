@@ -38,7 +38,7 @@ class Record:
 
     def __init__(self, path: Path, about: dict[str, Any], *, has_result: bool) -> None:
         self.path, self.about, self.has_result = path, about, has_result
-        self.code: dict[str, Any] | None = None  # what was submitted, where a launcher knows better than this process
+        self.code: dict[str, Any] | None = None  # what was submitted, where a launcher recorded it before this process
         self.status: dict[str, Any] = {}
         self.has_begun = False
         self._writing = threading.Lock()
@@ -148,7 +148,7 @@ class Record:
         code = dict(self.code or provenance.code())
         diff = code.pop("diff", "")
         if diff:
-            write_text(self.path / DIFF, diff, private=True)  # what was not committed is nobody else's
+            write_text(self.path / DIFF, diff, private=True)  # other users may not read what was not committed
         else:
             (self.path / DIFF).unlink(missing_ok=True)
         record = {"code": code | {"diff": DIFF if diff else None}, "versions": provenance.versions()}

@@ -130,14 +130,14 @@ class Row:
     status: Mapping[str, Any]
 
 
-def rows_of(root: Path, ask: Callable[[], Mapping[str, str] | None]) -> list[Row]:
+def rows_of(root: Path, read_queue: Callable[[], Mapping[str, str] | None]) -> list[Row]:
     """List all jobs of a study, or the one job whose folder is given.
 
     Parameters
     ----------
     root
         Folder of either.
-    ask
+    read_queue
         Returns SLURM's queue; called if a job was submitted to it.
 
     Raises
@@ -149,7 +149,7 @@ def rows_of(root: Path, ask: Callable[[], Mapping[str, str] | None]) -> list[Row
     if not statuses and not unreadable:
         fix = "name the folder of a study, such as runs/demo, or of a run"
         raise ConfigError.of("folder", root, "a folder with runs", fix)
-    queue = ask() if any(map(in_slurm, statuses.values())) else {}
+    queue = read_queue() if any(map(in_slurm, statuses.values())) else {}
     rows = [Row(path.name, state_of(path, status, queue), status) for path, status in statuses.items()]
     rows += [Row(path.name, State("unreadable", reason), {}) for path, reason in unreadable.items()]
     return sorted(rows, key=lambda row: row.name)

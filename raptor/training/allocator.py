@@ -20,7 +20,7 @@ def keep_freed_memory() -> bool:
     Returns
     -------
     bool
-        Whether the allocator can be told so: only glibc's can.
+        Whether the allocator can be set so: only glibc's can.
     """
     if platform.libc_ver()[0] != "glibc":
         log.debug("the allocator of this system is not glibc's: it gives memory back as it likes")

@@ -30,7 +30,7 @@ class Snapshots(Callback):
     Raises
     ------
     ConfigError
-        If they are no whole numbers above 0.
+        If they are no positive integers.
     """
 
     def __init__(self, steps: Sequence[int]) -> None:

@@ -138,7 +138,7 @@ class LastCheckpoint(Checkpoint):
     """Keep the state of the training in one file, renewed every so many steps and after each validation.
 
     Where a validation follows a step, the file is written after it: a run that is killed in between repeats the step
-    and the validation, and loses no point of its curves. The file is also written when a signal asks the process to
+    and the validation, and loses no point of its curves. The file is also written when a signal tells the process to
     end (:mod:`raptor.utils.signals`), which it then does. Loggers write down their rows before.
 
     Parameters
@@ -162,11 +162,11 @@ class LastCheckpoint(Checkpoint):
         signals.reinstall_handlers()  # Lightning ends on SIGTERM before anything could be saved
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """End, if a signal asked for it and the last step is saved."""
+        """End, if a signal requested it and the last step is saved."""
         self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End, if a signal asked for it; there is nothing to save after the last step."""
+        """End, if a signal requested it; there is nothing to save after the last step."""
         self._stop(trainer)
         signals.exit_on_signal()
 
@@ -177,7 +177,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Save if enough steps have passed or the run has to stop, unless a validation follows."""
         validates = trainer.val_check_batch and (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
-        validates = validates or trainer.should_stop  # a probe asks for a validation after its last step
+        validates = validates or trainer.should_stop  # a probe requests a validation after its last step
         due = trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps
         stops = self._has_to_stop(trainer)
         if (due or stops) and not (validates and trainer.enable_validation):

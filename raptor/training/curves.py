@@ -83,7 +83,7 @@ def _line(row: Row) -> str:
 
 
 class RunLogger(Logger):
-    """A logger that is told where an attempt begins, and when the state of the training is about to be saved."""
+    """A logger with hooks for the begin of an attempt, and for the moment before the training is saved."""
 
     def begin(self, step: int) -> None:
         """Prepare for an attempt that begins at a step.

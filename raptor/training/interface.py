@@ -1,4 +1,4 @@
-"""What training asks of a task, so that it need not know any."""
+"""The interface of a task to the training, so that training imports no task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 
 class Trainable(Protocol):
-    """A task as trainer and callbacks see it, beside what Lightning asks of a module.
+    """A task as trainer and callbacks see it, beside the methods of a LightningModule.
 
     Attributes
     ----------

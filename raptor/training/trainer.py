@@ -55,7 +55,7 @@ def build_trainer(
     run
         The run folder that everything is written to.
     data
-        Prepared data; it is told how many batches the training has.
+        Prepared data; its ``steps`` are set to the length of the training.
 
     Raises
     ------

@@ -65,7 +65,7 @@ class ResumableWandb(WandbLogger, RunLogger):
         """
         self._rows = self._journal.cut(step)
         self._handed = (read_json(self._mark) or {}).get("rows", 0)
-        if self._live:  # a run that goes on knows its next step
+        if self._live:  # a run that goes on has a next step
             next_step = self._connect().step
             self._handed = sum(row[STEP] < next_step for row in self._rows)
 

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent.parent
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 ASSETS = PACKAGE / "assets"
 PACKAGED = "package:"
-SMALL = 2**16  # bytes; libraries write in pieces, and fail before the last block is taken
+SMALL = 2**16  # bytes; libraries write in parts, and fail before the last block is taken
 
 
 def resolve(name: str | Path) -> Path:
@@ -61,7 +61,7 @@ def atomic_write(path: Path, write: Callable[[Path], object], *, private: bool =
     write
         Called with the path of the file to fill.
     private
-        Whether nobody else may read it.
+        Whether other users may not read it.
 
     Raises
     ------

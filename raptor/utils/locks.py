@@ -32,7 +32,7 @@ class Owner:
     host, pid
         Machine and process id.
     born
-        Start of the process in the kernel's count, which tells it from a later one of the same id.
+        Start of the process in the kernel's count, which distinguishes it from a later one of the same id.
     since
         Time of the lock in seconds since 1970.
     """
@@ -49,7 +49,7 @@ class Owner:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the process has ended, as far as this machine can tell."""
+        """Whether the process has ended, as far as this machine can find out."""
         return self.host == platform.node() and _birth(self.pid) != self.born
 
     def __str__(self) -> str:
@@ -144,7 +144,7 @@ class Lock:
             if error.errno in UNSUPPORTED:
                 return self._try_marker()
             raise
-        with contextlib.suppress(OSError):  # the owner's name is for people; a full disk must not forbid the lock
+        with contextlib.suppress(OSError):  # the owner's name is for messages; a full disk must not forbid the lock
             os.ftruncate(file, 0)
             os.pwrite(file, _describe(), 0)
         self._file = file
@@ -183,7 +183,7 @@ def is_held(path: Path) -> bool | None:
     Returns
     -------
     bool or None
-        None where it cannot be found out: the file cannot be opened, or only its owner's machine could tell.
+        None where it cannot be found out: the file cannot be opened, or only its owner's machine could find out.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -32,7 +32,7 @@ FORCED = 1.0  # seconds that a second Ctrl-C leaves for an orderly end
 
 @dataclass
 class _State:
-    """What this process knows of its end."""
+    """State of the end of this process."""
 
     pid: int | None = None  # of the process that handles signals; its workers inherit the handlers
     grace: float = math.inf

@@ -109,7 +109,7 @@ def check_signature(found: Any, values: Mapping[str, Any], key: str) -> None:
 def target_name(found: Any) -> str:
     """Name of a class or function that does not change when its module moves within its package.
 
-    The code of installed packages is told by their versions. A user's own module is named with a digest of its file and
+    The versions of installed packages identify their code. A user's own module is named with a digest of its file and
     of the user's files that it imports, so that edited code is other code.
     """
     name, module = getattr(found, "__qualname__", str(found)), getattr(found, "__module__", "")

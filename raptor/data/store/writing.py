@@ -90,7 +90,7 @@ class ShardWriter:
         left_out = {LEFT_OUT: self._left_out} if self._left_out else {}
         write_json(self.tmp_path / SHARD, {"samples": expected, "checksum": checksum, **left_out})
         if self.store.is_done(self.index):
-            return  # where the file system does not know locks, another process may have been faster
+            return  # where the file system has no locks, another process may have been faster
         shutil.rmtree(self.store.shard(self.index), ignore_errors=True)  # damaged: it has no shard.json
         self.tmp_path.rename(self.store.shard(self.index))
         sync(self.store.path / "shards")

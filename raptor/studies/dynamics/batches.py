@@ -77,7 +77,7 @@ class ImageBatches:
         return -(-count // self.batch_size)
 
     def batches(self, positions: Sequence[int]) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
-        """Batches of chosen images, in the order asked for.
+        """Iterate over batches of chosen images, in the given order.
 
         Yields
         ------

@@ -60,7 +60,7 @@ TURNS: dict[str, dict[str, list[float]]] = {
 }
 DRIFT = 1.0  # degrees towards the common channel in each of the last steps of the converging patches
 GROWTH = 1.3  # of the unstable channels in each step of the diverging network
-APART = 1e-4  # what tells classes apart in the unstable channels
+APART = 1e-4  # difference of classes in the unstable channels
 
 
 @dataclass
@@ -132,7 +132,7 @@ def _rotate(u: Tensor, first: int, second: int, degrees: float) -> Tensor:
 class ControlImages:
     """Tokens of layer 0 with the class of each image, in place of images.
 
-    Noise repeats from class to class, so that classes differ in nothing else than what is meant to tell them apart.
+    Noise repeats from class to class, so that classes differ only in the intended direction.
 
     Parameters
     ----------

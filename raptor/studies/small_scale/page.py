@@ -141,7 +141,7 @@ def write_small_scale(study: Study, output: Path, title: str) -> str:
 
 
 def _frames(computed: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Arrange what the tables of :data:`TITLES` show: baselines, which know no k, apart from the surrogates."""
+    """Arrange what the tables of :data:`TITLES` show: baselines, which have no k, apart from the surrogates."""
     untrained = computed["untrained"].drop(columns="step", errors="ignore")
     frames = {**computed, "stochastic_depth": pd.concat([computed["stochastic_depth"], untrained])}
     for name in ("stochastic_depth", "training"):

@@ -112,8 +112,8 @@ def layers(found: Sequence[Run]) -> pd.DataFrame:
     """One row for each surrogate, token type and layer, with R2 and cosine; baselines as a ``kind`` of k = 0."""
     rows = []
     for run in found:
-        for piece, curves in run["layers"].items():
-            own = {key: run["partitions"][piece][key] for key in ("k", "kind", "draw")}
+        for student, curves in run["layers"].items():
+            own = {key: run["partitions"][student][key] for key in ("k", "kind", "draw")}
             rows += [
                 _keys(run) | own | {"type": kind, "layer": layer, "r2": r2, "cosine": curves["cosine"][kind][layer - 1]}
                 for kind, values in curves["r2"].items()

@@ -1,4 +1,4 @@
-"""Layer swaps: what a teacher still knows when some of its layers stand in for others."""
+"""Layer swaps: accuracy of a teacher whose layers replace each other."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class SwapScores(Metric):
 
     def update(self, teacher: Teacher, acts: Mapping[int, Tensor], teacher_logits: Tensor, labels: Tensor) -> None:
         """Add a batch: the teacher's layers 0..L ``(B, N, D)``, its logits ``(B, classes)``, labels ``(B,)``."""
-        said = teacher_logits.argmax(dim=1)
+        predicted = teacher_logits.argmax(dim=1)
         for i, swap in enumerate(self.swaps):
             guess = teacher.head(reordered(teacher, acts, swap.order(teacher.num_layers))).argmax(dim=1)
-            self.right[i] += torch.stack([(guess == labels).sum(), (guess == said).sum()])
+            self.right[i] += torch.stack([(guess == labels).sum(), (guess == predicted).sum()])
         self.images += len(labels)
 
     def compute(self) -> Tensor:

@@ -29,7 +29,7 @@ class Partitions(Distillation):
     teacher, model, **kwargs
         As in :class:`~raptor.tasks.distillation.task.Distillation`.
     partitions
-        Those of the model's pieces, in order.
+        Those of the model's students, in order.
     best
         Labels of the max-cut partition for each number of phases.
     distance
@@ -85,7 +85,7 @@ class Partitions(Distillation):
         }
 
     def details(self) -> dict[str, Any]:
-        """R2 and cosine by piece, token type and layer; measures of partitions and teacher; baselines; swaps."""
+        """R2 and cosine by student, token type and layer; measures of partitions and teacher; baselines; swaps."""
         measured = {
             p.name: p._asdict() | {"labels": list(p.labels), "measures": quality_of_labels(self.distance, p.labels)}
             for p in self.partitions

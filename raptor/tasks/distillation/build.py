@@ -139,7 +139,7 @@ def fill_from(blocks: PhaseBlocks, sources: dict[str, PhaseBlocks]) -> None:
             fix = f"train it with task=distill 'surrogate.phases=[[{phase.start},{phase.end}]]'"
             raise ConfigError.of("task.blocks", list(sources), f"a block for phase {phase} (they have {have})", fix)
         if sources[found].config != blocks.config:
-            expected = f"blocks as surrogate.block asks for, {blocks.config.to_dict()}"
+            expected = f"blocks as surrogate.block describes, {blocks.config.to_dict()}"
             fix = f"set surrogate.block to what they were trained with, {sources[found].config.to_dict()}"
             raise ConfigError.of("task.blocks", found, expected, fix)
         blocks.of(phase).load_state_dict(sources[found].of(phase).state_dict())
