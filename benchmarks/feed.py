@@ -86,15 +86,15 @@ def train_seconds(
     )
     teacher, data = job.teacher.build(), job.data.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
-    data.steps = steps + WARM
     if same:
-        data.train_samples, data.num_workers = SameBatch(data), 0
+        data.substitute("train", SameBatch(data))
+        data.num_workers = 0
     task = job.task.build(Context(teacher, data, source or job.activations.build(), job.surrogate, seed=0))
     times = StepTimes()
     precision: Any = job.trainer.precision
     quiet: Any = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer_ = pl.Trainer(
-        max_steps=data.steps,
+        max_steps=steps + WARM,
         max_epochs=-1,
         accelerator=job.trainer.accelerator,
         devices=1,

@@ -58,12 +58,11 @@ def step_seconds(protocol: str, heads: int, steps: int, *, exact: bool = False) 
     target = {"mini_imagenet": "class", "mini_ade20k": "labels", "mini_nyuv2": "depth"}[protocol]
     data = Noise(target, {"class": 20, "labels": 21, "depth": 0}[target], shape, config.data.batch_size)
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
-    data.steps = steps + WARM
     task = job.task.build(Context(teacher, data, job.activations.build(), job.surrogate, seed=0))
     times = StepTimes()
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(
-        max_steps=data.steps,
+        max_steps=steps + WARM,
         max_epochs=-1,
         accelerator="cpu",
         limit_val_batches=0,

@@ -94,7 +94,7 @@ def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
     teacher, data = options.teacher.build(), options.data.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=options.seed)
     trainer = build_trainer(options.trainer, options.logger, options.callbacks, run, data)
-    planned = data.steps // options.trainer.accumulate_grad_batches
+    planned = trainer.max_steps  # a callback may end the training by lowering it
     context = Context(teacher, data, options.activations.build(), options.surrogate, options.seed)
     task = options.task.build(context)
     check_processes(trainer, task, data)

@@ -100,7 +100,6 @@ def test_the_depth_protocol_trains_in_float16(tmp_path: Path) -> None:
     found = []
     for precision in ("32-true", "16-mixed"):
         data = greys("depth", depth, images, 0)
-        data.steps = 30
         backbone = Known(4, lambda grey: torch.stack([grey, grey.sin(), grey.cos(), 1 - grey], dim=-1))
         options = {"optimizer": lambda p: torch.optim.AdamW(p, lr=0.1, fused=True), "schedule": None}
         task = DepthProbing(backbone, data, {}, name="d", seed=0, bins=4, nearest=0.0, farthest=8.0, **options)

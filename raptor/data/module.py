@@ -23,7 +23,8 @@ from raptor.errors import ConfigError, StoreError
 from raptor.utils.files import user_path
 from raptor.utils.signals import ignore_signals_in_worker
 
-HELD_OUT = 0.1  # share of the training images that select in place of the validation images
+HELD_OUT = "held_out"  # name of the training images that select in place of the validation images
+HELD_OUT_SHARE = 0.1  # of the training images
 
 
 class ImageData(Omissions, LightningDataModule, ABC):
@@ -74,9 +75,8 @@ class ImageData(Omissions, LightningDataModule, ABC):
             expected = "null where data.augment is set, since cached images are cropped already"
             fix = "set data.pixels=null to augment the originals, or data.augment=null"
             raise ConfigError.of("data.pixels", pixels, expected, fix)
-        self.train_samples: Any = None  # a dataset of whole batches that takes the place of the training images
-        self.eval_samples: dict[str, Any] = {}  # the same for what eval_images names
         self.eval_splits: tuple[str, ...] = ("val",)  # what a validation during training evaluates, in order
+        self._substitutes: dict[str, Any] = {}  # by split: a dataset of whole batches in the place of its images
         self.train_images: Images
         self.val_images: Images
         self.held_out: np.ndarray | None = None  # one flag for each training image
@@ -84,8 +84,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.augment, self.on_error = num_workers, augment, on_error
         self.pixels = None if pixels is None else user_path("data.pixels", pixels)
-        self.seed, self.steps = 0, 0
-        self.input_shape = (0, 0, 0)
+        self.seed, self.input_shape = 0, (0, 0, 0)
         self._mean = self._std = torch.zeros(1)
 
     @abstractmethod
@@ -168,7 +167,27 @@ class ImageData(Omissions, LightningDataModule, ABC):
                 expected = f"a cache of the {split} images that are here, it was made of other {split} images"
                 raise StoreError.of("data.pixels", self.pixels, expected, "name their own cache, or set it to null")
 
-    def hold_out(self, share: float = HELD_OUT) -> None:
+    def substitute(self, split: str, samples: Any) -> None:
+        """Serve a dataset of whole batches in the place of the images of ``train``, or of what eval_images names."""
+        self._substitutes[split] = samples
+
+    def substitute_of(self, split: str) -> Any:
+        """Return what stands in the place of the images of a split; None where these are served."""
+        return self._substitutes.get(split)
+
+    def evaluate_on(self, splits: Sequence[str]) -> None:
+        """Choose what a validation during training evaluates, in order: ``val``, ``held_out``, or both.
+
+        Raises
+        ------
+        ConfigError
+            If nothing can be held out.
+        """
+        if HELD_OUT in splits:
+            self.hold_out()
+        self.eval_splits = tuple(splits)
+
+    def hold_out(self, share: float = HELD_OUT_SHARE) -> None:
         """Set a fixed share of the training images apart, whole groups only, the same for every seed.
 
         Training targets come as ``(target, held out)`` from then on.
@@ -216,9 +235,8 @@ class ImageData(Omissions, LightningDataModule, ABC):
         return DataLoader(dataset, **options)
 
     def _augment(self) -> Transform | None:
-        if isinstance(self.augment, functools.partial):
-            return self.augment(size=self.output_size)
-        return self.augment
+        augment = self.augment
+        return augment(size=self.output_size) if isinstance(augment, functools.partial) else augment
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -234,14 +252,14 @@ class ImageData(Omissions, LightningDataModule, ABC):
         sampler = StepSampler(
             len(self.train_images),
             self.batch_size,
-            self.steps,
+            trainer.max_steps * trainer.accumulate_grad_batches,
             self.seed,
             first_step=lambda: trainer.fit_loop.epoch_loop.batch_progress.total.ready,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        if self.train_samples is not None:
-            return self.loader(self.train_samples, batch_sampler=sampler, collate_fn=as_is)
+        if (samples := self.substitute_of("train")) is not None:
+            return self.loader(samples, batch_sampler=sampler, collate_fn=as_is)
         images = self.train_images if self.augment is None else self.originals()
         marks: Any = self.held_out
         return self.loader(TrainingSet(images, self._augment(), self.seed, marks), batch_sampler=sampler)
@@ -253,8 +271,8 @@ class ImageData(Omissions, LightningDataModule, ABC):
 
     def eval_loader(self, split: str) -> DataLoader[Any]:
         """Return all images of :meth:`eval_images` in order."""
-        if split in self.eval_samples:
-            return DataLoader(self.eval_samples[split], batch_size=self.eval_batch_size, collate_fn=as_is)
+        if (samples := self.substitute_of(split)) is not None:
+            return DataLoader(samples, batch_size=self.eval_batch_size, collate_fn=as_is)
         images: Any = self.eval_images(split)
         if (trainer := self.trainer) is not None and trainer.world_size > 1:  # scores are summed over all processes
             images = Subset(images, range(trainer.global_rank, len(images), trainer.world_size))

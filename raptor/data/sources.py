@@ -116,7 +116,7 @@ class Cached(ActivationSource):
                 data.batch_size,
                 made["batch_size"],
             )
-        data.train_samples = StoredActivations(reader, sorted(layers))
+        data.substitute("train", StoredActivations(reader, sorted(layers)))
 
     def activations(self, teacher: Teacher, batch: Any, layers: Collection[int]) -> Activations:
         """Return the layers as they were read, in float32."""

@@ -55,7 +55,7 @@ def build_trainer(
     run
         The run folder that everything is written to.
     data
-        Prepared data; its ``steps`` are set to the length of the training.
+        Prepared data, which gives the length of an epoch.
 
     Raises
     ------
@@ -63,8 +63,9 @@ def build_trainer(
         If Lightning refuses the settings, or they cannot work here.
     """
     settings = {key.name: getattr(options, key.name) for key in keys(TrainerOptions)}
-    settings["max_steps"], data.steps = training_length(options, len(data.train_images), data.batch_size)
-    settings["val_check_interval"] = _interval(options.val_check_interval, data.steps)
+    settings["max_steps"] = steps = training_length(options, len(data.train_images), data.batch_size)
+    batches = steps * options.accumulate_grad_batches
+    settings["val_check_interval"] = _interval(options.val_check_interval, batches)
     _check_share(options.limit_val_batches, data)
     _check_nodes(options.num_nodes)
     if options.compile:
@@ -156,8 +157,8 @@ def _slurm() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
-def training_length(options: TrainerOptions, num_images: int, batch_size: int) -> tuple[int, int]:
-    """Return optimiser steps and batches of a training: the smaller of ``max_steps`` and ``max_epochs``.
+def training_length(options: TrainerOptions, num_images: int, batch_size: int) -> int:
+    """Return the optimiser steps of a training: the smaller of ``max_steps`` and ``max_epochs``.
 
     An epoch is rounded up to whole batches.
 
@@ -170,8 +171,7 @@ def training_length(options: TrainerOptions, num_images: int, batch_size: int) -
     batch_size
         Images per batch over all processes.
     """
-    accumulate = options.accumulate_grad_batches
     limits = [] if options.max_steps in (None, -1) else [options.max_steps]
     if options.max_epochs not in (None, -1):
-        limits.append(-(-num_images // (batch_size * accumulate)) * options.max_epochs)
-    return min(limits), min(limits) * accumulate
+        limits.append(-(-num_images // (batch_size * options.accumulate_grad_batches)) * options.max_epochs)
+    return min(limits)

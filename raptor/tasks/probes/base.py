@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from raptor.data.module import ImageData
+from raptor.data.module import HELD_OUT, ImageData
 from raptor.errors import NonFiniteError
 from raptor.models.backbone import Backbone
 from raptor.models.heads import LinearProbe
@@ -17,7 +17,6 @@ from raptor.models.rival import Rival
 from raptor.models.surrogate import Surrogate
 from raptor.tasks.probes.features import Features
 from raptor.tasks.probes.rules import RULES
-from raptor.tasks.probes.selection import HELD_OUT
 from raptor.tasks.probes.training import HeadTraining
 
 

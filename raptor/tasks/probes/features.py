@@ -129,10 +129,7 @@ def keep(
             log.info("features of %s would take %.1f GiB: not kept (task.cache_gib)", split, needed / 2**30)
             continue
         budget -= needed
-        if split == "train":
-            marks: Any = data.held_out
-            data.train_samples = FeatureSet(*make(images, split), marks)
-        else:
-            data.eval_samples[split] = FeatureSet(*make(images, split))
+        marks: Any = data.held_out if split == "train" else None
+        data.substitute(split, FeatureSet(*make(images, split), marks))
         kept.append(split)
     return kept

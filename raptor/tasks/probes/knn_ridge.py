@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from raptor.data.module import HELD_OUT
+from raptor.data.module import HELD_OUT_SHARE
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # as is usual for self-supervised ViTs since DINO
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4)
@@ -97,7 +97,9 @@ def ridge_top1(train: Pair, val: Pair) -> float:
     x, y = train
     classes = int(y.max()) + 1
     held = torch.zeros(len(y), dtype=torch.bool)
-    held[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[: max(1, round(HELD_OUT * len(y)))]] = True
+    held[
+        torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[: max(1, round(HELD_OUT_SHARE * len(y)))]
+    ] = True
     selecting, rest = Moments(x[held], y[held], classes), Moments(x[~held], y[~held], classes)
 
     def score(solution: tuple[Tensor, Tensor], x: Tensor, y: Tensor) -> float:

@@ -20,10 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raptor.data.module import HELD_OUT
 from raptor.errors import ConfigError
 from raptor.tasks.probes.rules import RULES
-
-HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from raptor.data.module import ImageData
+from raptor.data.module import HELD_OUT, ImageData
 from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.heads import LinearProbe, stacked
 from raptor.models.teacher import freeze
 from raptor.tasks.base import Task
 from raptor.tasks.probes.features import Features, compute, keep
-from raptor.tasks.probes.selection import HELD_OUT, BestHeads, check_rules, plan_heads
+from raptor.tasks.probes.selection import BestHeads, check_rules, plan_heads
 from raptor.utils.seeding import derive_seed
 
 
@@ -96,9 +96,7 @@ class HeadTraining(Task):
                 self.heads.append(self.make_head())
         self.best = BestHeads(self.heads, self.specs, higher_is_better=self.higher_is_better)
         holds_out = [spec.holds_out for spec in self.specs]
-        if any(holds_out):
-            data.hold_out()
-        data.eval_splits = (*(() if all(holds_out) else ("val",)), *((HELD_OUT,) if any(holds_out) else ()))
+        data.evaluate_on([*(() if all(holds_out) else ("val",)), *((HELD_OUT,) if any(holds_out) else ())])
         self.cached: list[str] = []
 
     @abstractmethod

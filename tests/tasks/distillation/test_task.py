@@ -18,7 +18,6 @@ from raptor.tasks.distillation.task import Distillation
 def fit(task: Distillation, steps: int, tmp_path: Path) -> pl.Trainer:
     data = Digits(batch_size=8)
     data.prepare((1, 8, 8), (0.3,), (0.4,), seed=task.seed)
-    data.steps = steps
     trainer = pl.Trainer(
         max_steps=steps,
         max_epochs=-1,

@@ -78,7 +78,6 @@ def greys(target: str, targets: Tensor, images_BHW: Tensor, classes: int, **kwar
 
 def fit(task: Probe, data: ImageData, steps: int, interval: int = 10) -> dict[str, float]:
     """Train and judge; the metrics of the last validation."""
-    data.steps = steps
     options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     trainer = pl.Trainer(
         max_steps=steps,
