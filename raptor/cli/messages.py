@@ -32,11 +32,8 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
     """
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, RaptorError) and "Traceback (most recent call last)" not in str(cause):
+        if isinstance(cause, RaptorError):
             return str(cause)
-    # processes that load data or fill stores hand on their errors as text
-    if handed_on := re.search(r"(?s)\nraptor\.errors\.\w+: (.*)", "\n".join(map(str, causes))):
-        return handed_on[1].strip()
     if isinstance(error, OverrideParseException):
         return str(_unquoted(error.override))
     if isinstance(error, HydraException) and (unknown := _unknown_override(config_name, overrides)):

@@ -16,6 +16,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from raptor.data.loading import Loader
 from raptor.data.pixels import SPLITS, CachedImages, open_pixels
 from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform, as_is
 from raptor.data.skipping import ON_ERROR, Omissions, SkippingLoader
@@ -76,7 +77,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
             fix = "set data.pixels=null to augment the originals, or data.augment=null"
             raise ConfigError.of("data.pixels", pixels, expected, fix)
         self.eval_splits: tuple[str, ...] = ("val",)  # what a validation during training evaluates, in order
-        self._substitutes: dict[str, Any] = {}  # by split: a dataset of whole batches in the place of its images
+        self.substitutes: dict[str, Any] = {}  # by split: a dataset of whole batches in the place of its images
         self.train_images: Images
         self.val_images: Images
         self.held_out: np.ndarray | None = None  # one flag for each training image
@@ -169,11 +170,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
 
     def substitute(self, split: str, samples: Any) -> None:
         """Serve a dataset of whole batches in the place of the images of ``train``, or of what eval_images names."""
-        self._substitutes[split] = samples
-
-    def substitute_of(self, split: str) -> Any:
-        """Return what stands in the place of the images of a split; None where these are served."""
-        return self._substitutes.get(split)
+        self.substitutes[split] = samples
 
     def evaluate_on(self, splits: Sequence[str]) -> None:
         """Choose what a validation during training evaluates, in order: ``val``, ``held_out``, or both.
@@ -232,7 +229,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
         }
         if self.on_error == "skip" and "collate_fn" not in options:
             return SkippingLoader(dataset, self.report_skipped, **options)
-        return DataLoader(dataset, **options)
+        return Loader(dataset, **options)
 
     def _augment(self) -> Transform | None:
         augment = self.augment
@@ -258,7 +255,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        if (samples := self.substitute_of("train")) is not None:
+        if (samples := self.substitutes.get("train")) is not None:
             return self.loader(samples, batch_sampler=sampler, collate_fn=as_is)
         images = self.train_images if self.augment is None else self.originals()
         marks: Any = self.held_out
@@ -271,7 +268,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
 
     def eval_loader(self, split: str) -> DataLoader[Any]:
         """Return all images of :meth:`eval_images` in order."""
-        if (samples := self.substitute_of(split)) is not None:
+        if (samples := self.substitutes.get(split)) is not None:
             return DataLoader(samples, batch_size=self.eval_batch_size, collate_fn=as_is)
         images: Any = self.eval_images(split)
         if (trainer := self.trainer) is not None and trainer.world_size > 1:  # scores are summed over all processes

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from raptor.data.listing import describe_passed_over
+from raptor.data.loading import Loader
 from raptor.data.sampling import StepSampler
 from raptor.errors import ConfigError, SampleError
 
@@ -104,7 +105,7 @@ class Lenient(Dataset[Any]):
             return Skipped(str(error))
 
 
-class SkippingLoader(DataLoader[Any]):
+class SkippingLoader(Loader):
     """A loader over a :class:`Lenient` dataset: batches of what is good, reports of what is not.
 
     Parameters
@@ -121,7 +122,7 @@ class SkippingLoader(DataLoader[Any]):
         super().__init__(Lenient(dataset), collate_fn=_collate, **kwargs)
         self.report = report
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:
         for batch, skipped in super().__iter__():
             for reason in skipped:
                 self.report(reason)

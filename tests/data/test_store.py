@@ -274,7 +274,7 @@ def test_a_store_of_another_teacher_transform_or_layers_is_refused(extraction: E
     store.seal()
     source = Cached(extraction.folder)
     source.connect(data, teacher, [0, 2])
-    assert data.substitute_of("train").layers == [0, 2]
+    assert data.substitutes["train"].layers == [0, 2]
     with pytest.raises(StoreError, match=r"the layers 0\.\.2, of which 1 are missing \(it has 0, 2, 4\)"):
         source.connect(data, teacher, [0, 1, 2])
     teacher.shell.vit.norm.weight.data += 1  # the activations do not depend on the final norm

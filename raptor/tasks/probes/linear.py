@@ -102,7 +102,7 @@ class LinearProbing(Probe):
                 self.log(f"val/{name}_top1", CHECKS[name](*pairs))
 
     def _features_of(self, split: str) -> tuple[Tensor, Tensor]:
-        kept = self.data.substitute_of(split)
+        kept = self.data.substitutes.get(split)
         return (
             (kept.features, kept.targets) if kept is not None else self.compute_features(self.data.images(split), split)
         )
