@@ -10,6 +10,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from raptor.cli import sweeps
+from raptor.data.module import ImageData
 from raptor.errors import ConfigError
 from raptor.models.options import TeacherNode
 
@@ -128,15 +129,21 @@ def parse(command: str, overrides: list[str]) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Building a teacher, or reading a picture, would be too late for these mistakes."""
+def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building a teacher, or a data set, would be too late for these mistakes."""
     import raptor.models.pretrained as pretrained
 
     def build(*args: object, **kwargs: object) -> None:
-        raise AssertionError("a teacher was built before the options were checked")
+        raise AssertionError("a teacher or a data set was built before the options were checked")
 
     monkeypatch.setattr(pretrained, "build_teacher", build)
     monkeypatch.setattr(TeacherNode, "build", build)
+    monkeypatch.setattr(ImageData, "__init__", build)
+
+
+def test_there_are_many() -> None:
+    assert len(BAD) >= 60
+    assert {command for command, *_ in BAD} == {"train", "phases", "dynamics", "extract", "report", "reproduce"}
 
 
 @pytest.mark.parametrize(("command", "overrides", "key", "expected"), BAD)
