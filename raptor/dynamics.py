@@ -61,7 +61,7 @@ def measure(options: DynamicsOptions, run: RunFolder) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = {32: torch.float32, 64: torch.float64}[options.precision]
     images = ImageBatches(data, options.split, options.images, options.batch_size, device, dtype)
-    about = {
+    facts = {
         "teacher": getattr(options.teacher, "name", teacher.spec.name),
         "weights": getattr(options.teacher, "weights", None),
         "data": data.name,
@@ -71,11 +71,11 @@ def measure(options: DynamicsOptions, run: RunFolder) -> dict[str, Any]:
         "tokens": list(measured.tokens),
         "given": options.boundaries is not None,
     }
-    log.info("%s on %d images of %s: %s", about["teacher"], len(images), data.name, ", ".join(networks))
+    log.info("%s on %d images of %s: %s", facts["teacher"], len(images), data.name, ", ".join(networks))
 
     made_by = _digest(options)
     boundaries = options.boundaries
-    found: dict[str, dict[str, Any]] = {}
+    by_network: dict[str, dict[str, Any]] = {}
     for model in networks.values():
         model.to(device, dtype)
     for index, (name, model) in enumerate(networks.items()):
@@ -89,14 +89,14 @@ def measure(options: DynamicsOptions, run: RunFolder) -> dict[str, Any]:
             log.info("%s: measured before", name)
         if boundaries is None:
             boundaries = arrays["boundaries"].tolist()
-        found[name] = arrays
-    summary = write_dynamics(run.path, found, about)
+        by_network[name] = arrays
+    summary = write_dynamics(run.path, by_network, facts)
     return run.finish(
         {
             "task": "dynamics",
             "model": {},
             "seed": options.seed,
-            "source": about,
+            "source": facts,
             "boundaries": boundaries,
             **summary,
             "seconds": round(time.monotonic() - begin, 1),

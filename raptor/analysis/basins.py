@@ -82,10 +82,10 @@ def evaluate_basins(points: Tensor, means: Tensor, labels: Tensor, seen: Tensor)
     unseen = ~seen.to(points.device)
     same = torch.einsum("bld,cld->blc", points, means)
     last = torch.einsum("bld,cd->blc", points, means[:, -1])
-    own = labels.to(points.device)[:, None, None].expand(-1, last.shape[1], 1)
+    true_class = labels.to(points.device)[:, None, None].expand(-1, last.shape[1], 1)
     result = {}
     for name, cosines in (("own", same), ("final", last)):
         possible = cosines.masked_fill(unseen, -torch.inf)
         nearest = (possible >= possible.amax(dim=-1, keepdim=True) - TIE).double()
-        result[name] = (nearest.gather(2, own)[..., 0] / nearest.sum(dim=-1)).cpu()
-    return result | {"class_mean": last.gather(2, own)[..., 0].cpu()}
+        result[name] = (nearest.gather(2, true_class)[..., 0] / nearest.sum(dim=-1)).cpu()
+    return result | {"class_mean": last.gather(2, true_class)[..., 0].cpu()}

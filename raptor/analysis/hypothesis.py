@@ -27,7 +27,7 @@ def recurrence_error(layers: Sequence[Tensor], surrogate: Sequence[Tensor], layo
         ``eps`` over all tokens; ``relative``, eps_l / |f_l(x)|_F; and by token type ``relative_<type>`` and
         ``angle_<type>``, the mean angle between tokens in radians. Each ``(B, L+1)`` in float64 on the CPU.
     """
-    found: dict[str, list[Tensor]] = {}
+    errors: dict[str, list[Tensor]] = {}
     for f, s in zip(layers, surrogate, strict=True):
         f, s = f.double(), s.double()
         values = {"eps": (f - s).flatten(1).norm(dim=1)}
@@ -38,8 +38,8 @@ def recurrence_error(layers: Sequence[Tensor], surrogate: Sequence[Tensor], layo
             values[f"relative_{kind}"] = (theirs - ours).norm(dim=1) / theirs.norm(dim=1)
             values[f"angle_{kind}"] = apart[:, layout.slice(kind)].mean(dim=1)
         for name, value in values.items():
-            found.setdefault(name, []).append(value.cpu())
-    return {name: torch.stack(parts, dim=1) for name, parts in found.items()}
+            errors.setdefault(name, []).append(value.cpu())
+    return {name: torch.stack(parts, dim=1) for name, parts in errors.items()}
 
 
 def hold_phase_start(layers: Sequence[Tensor], boundaries: Sequence[int]) -> list[Tensor]:

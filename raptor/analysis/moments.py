@@ -144,17 +144,17 @@ class OtherEnd:
     def update(self, points: Sequence[Tensor]) -> None:
         """Add a batch of directions: layers 0..L, each ``(B, N, D)``."""
         sums = [u.double().sum(dim=0) for u in points]
-        own = [(u.double() * points[-1].double()).sum(dim=(0, 2)) for u in points]
+        products = [(u.double() * points[-1].double()).sum(dim=(0, 2)) for u in points]
         self._sums = [a + b for a, b in zip(self._sums, sums, strict=True)] if self._sums else sums
-        self._own = [a + b for a, b in zip(self._own, own, strict=True)] if self._own else own
+        self._own = [a + b for a, b in zip(self._own, products, strict=True)] if self._own else products
         self.images += len(points[0])
 
     def compute(self) -> dict[str, Tensor]:
         """Mean cosine to the end of another image, by token type, ``(L+1,)``; NaN for a single image."""
         pairs = self.images * (self.images - 1)
         curves = [
-            ((s * self._sums[-1]).sum(dim=-1) - own) / pairs if pairs else torch.full_like(own, torch.nan)
-            for s, own in zip(self._sums, self._own, strict=True)
+            ((s * self._sums[-1]).sum(dim=-1) - products) / pairs if pairs else torch.full_like(products, torch.nan)
+            for s, products in zip(self._sums, self._own, strict=True)
         ]
         return {
             kind: torch.stack([curve[self.layout.slice(kind)].mean() for curve in curves]).cpu()

@@ -58,12 +58,12 @@ def follow(
     dict
         By token type the mean angle over tokens at the layers start..L, ``(B, L - start + 1)``, radians, on the CPU.
     """
-    found: dict[str, list[Tensor]] = {kind: [] for kind in layout.types}
+    angles: dict[str, list[Tensor]] = {kind: [] for kind in layout.types}
     for layer, x in enumerate([perturbed, *steps(perturbed, start)], start=start):
         apart = angle(directions(x), directions(layers[layer]))
         for kind in layout.types:
-            found[kind].append(apart[:, layout.slice(kind)].mean(dim=1).cpu())
-    return {kind: torch.stack(values, dim=1) for kind, values in found.items()}
+            angles[kind].append(apart[:, layout.slice(kind)].mean(dim=1).cpu())
+    return {kind: torch.stack(values, dim=1) for kind, values in angles.items()}
 
 
 def constant_offset(layers: Sequence[Tensor], displacement: Tensor) -> Steps:

@@ -56,23 +56,23 @@ def without_null_groups(config_name: str, arguments: Sequence[str]) -> list[str]
     """
     root = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))
     chosen = {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
-    found = []
+    kept = []
     for argument in arguments:
         group, _, value = argument.partition("=")
         if value == "null" and group in chosen:
-            found += [] if chosen[group] is None else [f"~{group}"]
+            kept += [] if chosen[group] is None else [f"~{group}"]
         elif value == "null" and (folder := CONFIGS / group.partition("@")[0]).is_dir():
             names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
             raise ConfigError.of(group, None, f"an option of the group: {names}", f"choose one, or leave {group} out")
         else:
-            found.append(argument)
-    return found
+            kept.append(argument)
+    return kept
 
 
 def with_new_keys(arguments: Sequence[str]) -> list[str]:
     """Let a mapping bring keys that the YAML file lacks: ``KEY={...}`` becomes ``++KEY={...}``.
 
-    Hydra refuses them as unknown. The typed options know better which keys a node takes, and name the unknown ones.
+    Hydra refuses them as unknown. The typed options hold the keys that a node takes, and name the unknown ones.
     """
     return [f"++{a}" if re.match(r"(?!hydra\.)[\w.]+=\s*\{", a) else a for a in arguments]
 

@@ -60,11 +60,11 @@ def class_of(root: Any, topic: str, node: Any) -> Any:
         return locate(target, topic)
     cls: Any = root
     for name in topic.split("."):
-        found = [key for key in keys(cls) if key.name == name] if is_options(cls) else []
-        classes = node_classes(found[0].type) if found else []
-        if not found:
+        matching = [key for key in keys(cls) if key.name == name] if is_options(cls) else []
+        classes = node_classes(matching[0].type) if matching else []
+        if not matching:
             return None
-        cls = classes[0] if classes else found[0]
+        cls = classes[0] if classes else matching[0]
     return cls
 
 

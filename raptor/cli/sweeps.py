@@ -68,9 +68,9 @@ def jobs(config_name: str, overrides: Sequence[str]) -> list[Job]:
 
 def print_jobs(config_name: str, overrides: Sequence[str]) -> None:
     """Print every job of a sweep; Hydra's ``-m --cfg job`` would show the first alone."""
-    found = jobs(config_name, overrides)
-    for i, job in enumerate(found, start=1):
-        print(f"--- # job {i} of {len(found)}: {' '.join(job.overrides)}")
+    composed = jobs(config_name, overrides)
+    for i, job in enumerate(composed, start=1):
+        print(f"--- # job {i} of {len(composed)}: {' '.join(job.overrides)}")
         print(OmegaConf.to_yaml(job.config), end="")
 
 

@@ -46,14 +46,14 @@ def settled(ids: Collection[str]) -> Mapping[str, str]:
     """
     end = time.monotonic() + SETTLE
     while True:
-        found = states()
-        if found is None:
+        queue = states()
+        if queue is None:
             raise LaunchError.of(
                 "squeue", None, "an answer: some of these jobs may be in SLURM's queue", "try again later"
             )
-        ending = [ident for ident in ids if found.get(ident) == "COMPLETING"]
+        ending = [ident for ident in ids if queue.get(ident) == "COMPLETING"]
         if not ending or time.monotonic() > end:
-            return found
+            return queue
         log.info("%d jobs are ending", len(ending))
         time.sleep(2.0)
 

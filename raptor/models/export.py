@@ -63,7 +63,7 @@ def export_onnx(model: Backbone, path: str | Path, tolerance: float = TOLERANCE)
         verbose=False,
     )
     assert program is not None
-    found: list[float] = []
+    differences: list[float] = []
 
     def write(tmp_path: Path) -> None:
         graph = program.model_proto
@@ -72,10 +72,10 @@ def export_onnx(model: Backbone, path: str | Path, tolerance: float = TOLERANCE)
         if graph.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
             raise ConfigError.of("format", "onnx", "a model of less than 2 GB", "export it by torch.export")
         onnx.save_model(graph, str(tmp_path))
-        found.append(_check(model, _onnx_run(tmp_path), tolerance, "ONNX"))
+        differences.append(_check(model, _onnx_run(tmp_path), tolerance, "ONNX"))
 
     _write(path, write)
-    return found[0]
+    return differences[0]
 
 
 def export_int8(model: Backbone, path: str | Path, least_cosine: float = LEAST_COSINE) -> float:
@@ -101,7 +101,7 @@ def export_int8(model: Backbone, path: str | Path, least_cosine: float = LEAST_C
     ConfigError
         As :func:`export_onnx`, or if the cosine is too low; no file is then left.
     """
-    found: list[float] = []
+    cosines: list[float] = []
 
     def write(tmp_path: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -118,15 +118,15 @@ def export_int8(model: Backbone, path: str | Path, least_cosine: float = LEAST_C
         with torch.no_grad():
             cosine_BN = nn.functional.cosine_similarity(run(images), model(images), dim=-1)
         of_types = [model.layout.select(cosine_BN[..., None], kind).mean() for kind in model.layout.types]
-        found.append(float(min(of_types)))
-        if not found[0] >= least_cosine:
+        cosines.append(float(min(of_types)))
+        if not cosines[0] >= least_cosine:
             expected = (
-                f"tokens of a mean cosine >= {least_cosine:g} to the model's own (it is {found[0]:.4f}: not written)"
+                f"tokens of a mean cosine >= {least_cosine:g} to the model's own (it is {cosines[0]:.4f}: not written)"
             )
             raise ConfigError.of("int8", True, expected, "export without int8, or accept less")
 
     _write(path, write)
-    return found[0]
+    return cosines[0]
 
 
 def _onnx_run(path: Path) -> Callable[[Tensor], Tensor]:

@@ -46,12 +46,12 @@ def _rope_config(teacher: Teacher, heads: int) -> RopeConfig | None:
     rope = teacher.rope_of(1)
     if rope is None:
         return None
-    own, tokens, width = rope.shape
-    if width * heads != 2 * teacher.width or own not in (1, heads):
+    rope_heads, tokens, width = rope.shape
+    if width * heads != 2 * teacher.width or rope_heads not in (1, heads):
         expected = f"null, since the teacher's rotary embedding is for its {teacher.num_heads} heads of {width // 2}"
         fix = "set it to null, or surrogate.block.rope=none"
         raise ConfigError.of("surrogate.block.num_heads", heads, expected, fix)
-    return RopeConfig(own, tokens, bool(getattr(teacher.get_submodule("blocks.0.attn"), "rotate_half", False)))
+    return RopeConfig(rope_heads, tokens, bool(getattr(teacher.get_submodule("blocks.0.attn"), "rotate_half", False)))
 
 
 def init_from_teacher(blocks: PhaseBlocks, teacher: Teacher, init: str) -> None:
@@ -77,15 +77,15 @@ def init_from_teacher(blocks: PhaseBlocks, teacher: Teacher, init: str) -> None:
     if init == "random":
         return
     for phase in blocks.phases:
-        own = blocks.of(phase).block
+        student = blocks.of(phase).block
         middle = (phase.start + phase.end) // 2
         layers = [middle] if init == "middle" else range(phase.start, phase.end)
-        states = [_weights(teacher, layer, own, init) for layer in layers]
+        states = [_weights(teacher, layer, student, init) for layer in layers]
         mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
-        own.load_state_dict(mean, strict=False)
+        student.load_state_dict(mean, strict=False)
 
 
-def _weights(teacher: Teacher, layer: int, own: RecurrentBlock, init: str) -> dict[str, Tensor]:
+def _weights(teacher: Teacher, layer: int, student: RecurrentBlock, init: str) -> dict[str, Tensor]:
     """Collect the weights of one of the teacher's blocks under the names of a tied block."""
     block: Any = teacher.blocks[layer]
     if type(block) not in KINDS:
@@ -102,16 +102,16 @@ def _weights(teacher: Teacher, layer: int, own: RecurrentBlock, init: str) -> di
     state |= {f"attn.proj.{key}": x for key, x in block.attn.proj.named_parameters()}
     state |= _qkv(block.attn) | _mlp(block.mlp)
     for ours, theirs in (("gamma1", ("ls1", "gamma_1")), ("gamma2", ("ls2", "gamma_2"))):
-        found = [getattr(block, name, None) for name in theirs]
-        gamma = next((getattr(x, "gamma", x) for x in found if isinstance(getattr(x, "gamma", x), Tensor)), None)
-        if getattr(own, ours) is not None:
-            state[ours] = own.norm1.weight.new_ones(own.config.width) if gamma is None else gamma
+        gammas = [getattr(block, name, None) for name in theirs]
+        gamma = next((getattr(x, "gamma", x) for x in gammas if isinstance(getattr(x, "gamma", x), Tensor)), None)
+        if getattr(student, ours) is not None:
+            state[ours] = student.norm1.weight.new_ones(student.config.width) if gamma is None else gamma
         elif gamma is not None:
             raise ConfigError.of("surrogate.block.layer_scale", None, "a number, since the teacher has it", "set it")
-    if own.attn.relative_bias is not None:
+    if student.attn.relative_bias is not None:
         tables = [block.attn.relative_position_bias_table, getattr(teacher.shell.vit.rel_pos_bias, TABLE, None)]
         state["attn.relative_bias"] = torch.stack([table for table in tables if table is not None]).sum(0)
-    expected = own.state_dict()
+    expected = student.state_dict()
     for name, tensor in state.items():
         if name not in expected or tensor.shape != expected[name].shape:
             shape = tuple(expected[name].shape) if name in expected else "none"

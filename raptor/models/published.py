@@ -56,13 +56,13 @@ class Published:
         ModelFileError
             If there is none.
         """
-        found = [self.folder / name for name in FILES if (self.folder / name).is_file()]
-        found += sorted(path for ending in (".safetensors", *PICKLES) for path in self.folder.glob(f"*{ending}"))
-        if not found:
+        files = [self.folder / name for name in FILES if (self.folder / name).is_file()]
+        files += sorted(path for ending in (".safetensors", *PICKLES) for path in self.folder.glob(f"*{ending}"))
+        if not files:
             raise ModelFileError.of("teacher.name", self.folder, "a folder with weights", f"put {FILES[0]} there")
-        if len(found) > 1:
-            log.info("%s: weights of %s", self.folder, found[0].name)
-        return found[0]
+        if len(files) > 1:
+            log.info("%s: weights of %s", self.folder, files[0].name)
+        return files[0]
 
 
 def is_published(name: str) -> bool:

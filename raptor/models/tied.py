@@ -86,10 +86,10 @@ class TiedDepth(nn.Module):
         applied: dict[int, tuple[RecurrentBlock, Factors]] = {}
         for block, layers in self._layers(first, last):
             factors = block.factors(torch.tensor(layers).to(x_BND.device, non_blocking=True))
-            applied |= {layer: (block, own) for layer, own in zip(layers, factors, strict=True)}
+            applied |= {layer: (block, factor) for layer, factor in zip(layers, factors, strict=True)}
         for layer in range(first + 1, last + 1):
-            block, own = applied[layer]
-            x_BND = block.apply_once(x_BND, own)
+            block, factor = applied[layer]
+            x_BND = block.apply_once(x_BND, factor)
             yield x_BND
 
     def teacher_forced(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -105,11 +105,11 @@ class TiedDepth(nn.Module):
         tuple of Tensor
             Predictions, each ``(B, N, D)``.
         """
-        found: dict[int, Tensor] = {}
+        predictions: dict[int, Tensor] = {}
         for block, layers in self._layers(*self.phase):
             preds = block.teacher_forced([inputs[layer - 1] for layer in layers], layers)
-            found |= dict(zip(layers, preds, strict=True))
-        return tuple(found[layer] for layer in range(1, len(self.labels) + 1))
+            predictions |= dict(zip(layers, preds, strict=True))
+        return tuple(predictions[layer] for layer in range(1, len(self.labels) + 1))
 
 
 class PartitionEnsemble(nn.ModuleList, HubModel):

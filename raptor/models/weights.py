@@ -24,12 +24,12 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     ModelFileError
         If names or shapes do not match; the model is then unchanged.
     """
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    expected = model.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     shapes = [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own.keys() & state.keys()
-        if state[name].shape != own[name].shape
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected.keys() & state.keys()
+        if state[name].shape != expected[name].shape
     ]
     problems = [
         f"{len(names)} tensors {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

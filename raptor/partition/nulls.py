@@ -168,8 +168,8 @@ def compare(
     if observed["contrast"] is None:
         return None
     k = len(boundaries) + 1
-    found = [quality(drawn, solve(drawn, k, solver)) for drawn in matrices]
-    values = {name: [float(measures[name] or 0.0) for measures in found] for name in STATISTICS}
+    drawn_measures = [quality(drawn, solve(drawn, k, solver)) for drawn in matrices]
+    values = {name: [float(measures[name] or 0.0) for measures in drawn_measures] for name in STATISTICS}
     return {
         name: {"mean": float(np.mean(values[name])), "p": p_value(float(observed[name] or 0.0), values[name])}
         for name in STATISTICS

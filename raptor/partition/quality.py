@@ -112,10 +112,10 @@ def solve_all(distance: Matrix, ks: list[int], solver: str, eps: float | None = 
     """
     L = len(distance)
     if eps is not None:
-        found = [greedy(distance, eps=eps)]
+        partitions = [greedy(distance, eps=eps)]
     else:
-        found = [solve(distance, check_k(k, L, "k"), solver) for k in ks]
-    by_k = {str(len(boundaries) + 1): boundaries for boundaries in found}
+        partitions = [solve(distance, check_k(k, L, "k"), solver) for k in ks]
+    by_k = {str(len(boundaries) + 1): boundaries for boundaries in partitions}
     return {
         "num_layers": L,
         "solver": solver,

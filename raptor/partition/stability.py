@@ -38,12 +38,12 @@ def stability(resampled: Iterable[Matrix], boundaries: dict[str, list[int]], sol
 
 
 def _of_one(matrices: list[Matrix], boundaries: list[int], solver: str) -> dict[str, Any]:
-    found = [solve(distance, len(boundaries) + 1, solver) for distance in matrices]
-    counts = Counter(edge for edges in found for edge in edges)
-    measures = [quality(distance, edges) for distance, edges in zip(matrices, found, strict=True)]
+    partitions = [solve(distance, len(boundaries) + 1, solver) for distance in matrices]
+    counts = Counter(edge for edges in partitions for edge in edges)
+    measures = [quality(distance, edges) for distance, edges in zip(matrices, partitions, strict=True)]
     return {
-        "same": float(np.mean([edges == boundaries for edges in found])),
-        "cuts": {str(edge): counts[edge] / len(found) for edge in sorted(counts)},
+        "same": float(np.mean([edges == boundaries for edges in partitions])),
+        "cuts": {str(edge): counts[edge] / len(partitions) for edge in sorted(counts)},
         **{name: _interval([m[name] for m in measures]) for name in ("contrast", "share")},
     }
 

@@ -187,12 +187,12 @@ class RunGroup:
         list of list
             One list for each distinct seed that has a value.
         """
-        found: dict[str, list[Any]] = {}
+        by_draw: dict[str, list[Any]] = {}
         for record in self.records:
             value = None if record.result is None else read(record.result)
             if value is not None:
-                found.setdefault(record.draw, []).append(value)
-        return list(found.values())
+                by_draw.setdefault(record.draw, []).append(value)
+        return list(by_draw.values())
 
     def values(self, metric: str) -> list[float]:
         """Return a metric for each distinct seed that has it: the mean over repeats of the seed."""
@@ -217,7 +217,7 @@ def number(value: Any) -> float | None:
 
 def group_records(records: Sequence[Record]) -> list[RunGroup]:
     """Put together the runs that differ only in their seeds, in order of first appearance."""
-    found: dict[str, list[Record]] = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(record.group, []).append(record)
-    return [RunGroup(members) for members in found.values()]
+        groups.setdefault(record.group, []).append(record)
+    return [RunGroup(members) for members in groups.values()]

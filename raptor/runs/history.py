@@ -43,9 +43,9 @@ def read_metrics(folder: Path) -> pd.DataFrame:
 
 def curves(metrics: pd.DataFrame, points: int = 200) -> dict[str, list[list[float]]]:
     """Each metric as ``[[step, value], ...]`` with at most ``points`` entries, evenly thinned."""
-    found = {}
+    series_by_name = {}
     for name in metrics.columns:
         series = metrics[name].dropna()
         thin = series.iloc[:: max(1, -(-len(series) // points))]
-        found[str(name)] = [[int(step), float(value)] for step, value in thin.items()]  # type: ignore[call-overload]
-    return found
+        series_by_name[str(name)] = [[int(step), float(value)] for step, value in thin.items()]  # type: ignore[call-overload]
+    return series_by_name

@@ -60,7 +60,7 @@ def last_study(root: Path) -> str:
 
 def last_ending(study: Path) -> Ending | None:
     """Return when the last finished run of a study ended, None where it has none."""
-    found: list[Ending] = []
+    endings: list[Ending] = []
     for folder in run_folders(study):
         try:
             status = read_json(folder / STATUS) or {}
@@ -68,5 +68,5 @@ def last_ending(study: Path) -> Ending | None:
             log.warning("%s cannot be read: %s", folder, error.strerror)
             continue
         if status.get("state") == FINISHED and status.get("has_result", True):
-            found.append(Ending(study.name, folder.name, str(status.get("updated", ""))))
-    return max(found, key=lambda ending: ending.time, default=None)
+            endings.append(Ending(study.name, folder.name, str(status.get("updated", ""))))
+    return max(endings, key=lambda ending: ending.time, default=None)

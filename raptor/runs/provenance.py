@@ -22,13 +22,13 @@ LONGEST_DIFF = 1_000_000  # characters that are kept
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of the packages that compute a result."""
-    found = {"python": platform.python_version(), "raptor": __version__}
+    installed = {"python": platform.python_version(), "raptor": __version__}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def code() -> dict[str, Any]:
@@ -86,6 +86,6 @@ def slurm() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Return host, id and SLURM job of this process."""
-    found = {**process(), "package": str(PACKAGE), "slurm": slurm()}
+    facts = {**process(), "package": str(PACKAGE), "slurm": slurm()}
     allocation = os.environ.get("SLURM_JOB_ID")
-    return found | ({"allocation": allocation} if allocation and not found["slurm"] else {})
+    return facts | ({"allocation": allocation} if allocation and not facts["slurm"] else {})

@@ -87,7 +87,7 @@ class ImageBatches:
         chosen: Subset[Any] = Subset(self._images, [self._order[i] for i in positions])
         done = 0
         for images, targets in self.data.loader(chosen, batch_size=self.batch_size):
-            here = list(positions[done : done + len(images)])
+            batch = list(positions[done : done + len(images)])
             done += len(images)
             moved = self.data.normalize(images.to(self.device, non_blocking=True))
-            yield here, moved.to(self.dtype), targets if self.num_classes else None
+            yield batch, moved.to(self.dtype), targets if self.num_classes else None

@@ -39,16 +39,17 @@ def projections(networks: Mapping[str, Arrays], kind: str) -> Figure:
         ax.set_title(f"{name} ({100 * shares.sum():.0f} % of variance)")
         if labelled:
             classes, last = arrays["labels"][: len(points)], grid[1][column]
-            found, counts = np.unique(classes, return_counts=True)
-            frequent = sorted(found[np.argsort(-counts, kind="stable")[:SHOWN_CLASSES]])
+            present, counts = np.unique(classes, return_counts=True)
+            frequent = sorted(present[np.argsort(-counts, kind="stable")[:SHOWN_CLASSES]])
             colours = {label: matplotlib.colormaps["tab10"](index) for index, label in enumerate(frequent)}
-            own = [i for i, label in enumerate(classes) if label in colours]  # in the order of images: no class on top
-            shades = [colours[label] for label in classes[own]]
-            last.add_collection(LineCollection(list(xy[own]), colors=shades, lw=0.6, alpha=0.6))
-            last.scatter(*xy[own, -1].T, c=shades, s=8, lw=0, zorder=2)
+            # in the order of images, so that no class lies on top
+            order = [i for i, label in enumerate(classes) if label in colours]
+            shades = [colours[label] for label in classes[order]]
+            last.add_collection(LineCollection(list(xy[order]), colors=shades, lw=0.6, alpha=0.6))
+            last.scatter(*xy[order, -1].T, c=shades, s=8, lw=0, zorder=2)
             for label, colour in colours.items():
                 last.plot([], [], color=colour, label=f"class {label}")
-            of = "" if len(found) <= SHOWN_CLASSES else f", the {SHOWN_CLASSES} largest of {len(found)}"
+            of = "" if len(present) <= SHOWN_CLASSES else f", the {SHOWN_CLASSES} largest of {len(present)}"
             last.set_title(f"by class{of}; a dot at the last layer")
     for ax in grid.ravel():
         ax.set_xticks([])
@@ -81,8 +82,8 @@ def great_circles(networks: Mapping[str, Arrays]) -> Figure:
 
 def phases_of_operators(arrays: Arrays) -> list[str]:
     """List the phases that operators were fitted for, in order of depth."""
-    found = {key.split("/")[1] for key in arrays if key.startswith("operators/")}
-    return sorted(found, key=lambda phase: int(phase.split("-")[0]))
+    phases = {key.split("/")[1] for key in arrays if key.startswith("operators/")}
+    return sorted(phases, key=lambda phase: int(phase.split("-")[0]))
 
 
 def fitted_kinds(networks: Mapping[str, Arrays]) -> list[str]:

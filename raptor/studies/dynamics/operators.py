@@ -69,17 +69,17 @@ class PhaseOperators:
 
     def one_step(self) -> Arrays:
         """Fit the operator of each phase and token type: spectrum and errors on the second half."""
-        found: Arrays = {}
+        arrays: Arrays = {}
         for kind in self.options.tokens:
             for phase in self.phases:
                 fit, other = (moments.steps(kind, *phase) for moments in self.halves)
                 operator = fit_operator(fit, self.options.rank)
                 self.maps[phase, kind] = operator.affine()
                 key = f"operators/{phase}/{kind}"
-                found[f"{key}/eigenvalues"] = operator.eigenvalues.cpu().numpy()
+                arrays[f"{key}/eigenvalues"] = operator.eigenvalues.cpu().numpy()
                 maps = {"linear": self.maps[phase, kind], "shift": shift_map(operator.shift)}
-                found |= _errors(key, maps, fit, other)
-        return found
+                arrays |= _errors(key, maps, fit, other)
+        return arrays
 
     def update(self, positions: Sequence[int], layers: Sequence[Tensor], half: int) -> None:
         """Add a batch of the second pass: positions, layers 0..L, and the number of images that fit."""

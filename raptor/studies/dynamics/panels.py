@@ -23,8 +23,8 @@ def colour_of(networks: Sequence[str]) -> dict[str, str]:
 
 def kinds_of(networks: Mapping[str, Arrays], prefix: str) -> list[str]:
     """List the token types for which some network has arrays that begin so."""
-    found = {key.rsplit("/", 1)[1] for arrays in networks.values() for key in arrays if key.startswith(prefix)}
-    return [kind for kind in TOKEN_TYPES if kind in found]
+    kinds = {key.rsplit("/", 1)[1] for arrays in networks.values() for key in arrays if key.startswith(prefix)}
+    return [kind for kind in TOKEN_TYPES if kind in kinds]
 
 
 def mark_depth(ax: Axes, networks: Mapping[str, Arrays], title: str) -> None:

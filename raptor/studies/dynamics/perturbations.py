@@ -83,8 +83,8 @@ class Perturbations:
             targets.append(others[derive_seed(self.options.seed, "class", i) % len(others)])
         towards = torch.zeros_like(x, dtype=torch.float64)
         for kind in self.model.layout.types:
-            own = means[kind][labels, start]
-            gap = means[kind][torch.tensor(targets), start] - own
-            nowhere = (gap.norm(dim=-1) < EQUAL) | (own.norm(dim=-1) < EQUAL)
+            own_mean = means[kind][labels, start]
+            gap = means[kind][torch.tensor(targets), start] - own_mean
+            nowhere = (gap.norm(dim=-1) < EQUAL) | (own_mean.norm(dim=-1) < EQUAL)
             towards[:, self.model.layout.slice(kind)] = gap.masked_fill(nowhere[:, None], 0.0)[:, None].to(x.device)
         return towards

@@ -199,16 +199,16 @@ def summary(arrays: Arrays) -> dict[str, Any]:
 
     Complex numbers are ``{"real": ..., "imag": ...}``; releases before 0.2 kept their modulus alone.
     """
-    found: dict[str, Any] = {"rates": rates(arrays)}
+    numbers: dict[str, Any] = {"rates": rates(arrays)}
     for key, values in arrays.items():
         if key.startswith(PER_IMAGE):
             mean, ci95 = mean_and_interval(values)
-            found[key] = {"mean": mean.tolist(), "ci95": ci95.tolist(), "n": len(values)}
+            numbers[key] = {"mean": mean.tolist(), "ci95": ci95.tolist(), "n": len(values)}
         elif key.startswith("agreement/") and values.ndim:
             interval = MeanCI.of(values.tolist())
-            found[key] = {"mean": interval.mean, "ci95": interval.ci95, "n": interval.n}
+            numbers[key] = {"mean": interval.mean, "ci95": interval.ci95, "n": interval.n}
         elif np.iscomplexobj(values):
-            found[key] = {"real": values.real.tolist(), "imag": values.imag.tolist()}
+            numbers[key] = {"real": values.real.tolist(), "imag": values.imag.tolist()}
         elif not key.startswith("shown/") and key != "labels":
-            found[key] = values.tolist()
-    return found
+            numbers[key] = values.tolist()
+    return numbers

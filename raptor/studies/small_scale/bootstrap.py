@@ -80,13 +80,13 @@ def correlate(x: ArrayLike, y: ArrayLike, clusters: Sequence[Hashable], resample
     if m >= FEWEST:
         draws = np.random.default_rng(0).multinomial(m, np.full(m, 1 / m), size=resamples)
         weights = draws[:, of].astype(float)
-        found = [
+        draws_of = [
             weighted_pearson(weighted_ranks(a, weights), weighted_ranks(b, weights), weights),
             weighted_pearson(a, b, weights),
         ]
         with warnings.catch_warnings():  # where no draw has a correlation, the interval is NaN
             warnings.simplefilter("ignore", RuntimeWarning)
-            low, high = np.nanpercentile(np.stack(found, axis=1), [2.5, 97.5], axis=0).tolist()
+            low, high = np.nanpercentile(np.stack(draws_of, axis=1), [2.5, 97.5], axis=0).tolist()
     return Correlation(spearman, low[0], high[0], pearson, low[1], high[1], n, m)
 
 

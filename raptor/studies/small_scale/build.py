@@ -59,9 +59,9 @@ def partitions(
     drawn_by = derive_seed(context.seed, state_fingerprint(teacher))
     check_partitions(ks, kinds, draws, teacher.num_layers)
     distance = measure_distance(teacher, context.data, surrogate.tokens, surrogate.images)
-    found = draw_partitions(distance, ks, kinds, draws, drawn_by)
+    drawn = draw_partitions(distance, ks, kinds, draws, drawn_by)
     best = {k: label_layers(exact(distance, k), teacher.num_layers) for k in ks}
-    model = PartitionEnsemble(block_config(teacher, surrogate.block), {p.name: p.labels for p in found}, context.seed)
+    model = PartitionEnsemble(block_config(teacher, surrogate.block), {p.name: p.labels for p in drawn}, context.seed)
     teacher.hand_rope(model.applications())
     measured = {"best": best, "distance": distance, "swaps": draw_swaps(best, swaps, drawn_by)}
-    return build_distillation(context, arguments | measured | {"model": model, "partitions": found}, Partitions)
+    return build_distillation(context, arguments | measured | {"model": model, "partitions": drawn}, Partitions)

@@ -124,8 +124,8 @@ def permute_seeds(frame: pd.DataFrame, measure: str, score: str) -> float:
     else:
         rng = np.random.default_rng(0)
         orders = [tuple(range(count)), *(tuple(rng.permutation(count)) for _ in range(PERMUTATIONS))]
-    found = np.abs([stats.spearmanr(a.ravel(), b[:, list(order)].ravel())[0] for order in orders])
-    return float(np.mean(found >= found[0] - 1e-9))
+    statistics = np.abs([stats.spearmanr(a.ravel(), b[:, list(order)].ravel())[0] for order in orders])
+    return float(np.mean(statistics >= statistics[0] - 1e-9))
 
 
 def flip_signs(differences: Sequence[float]) -> float:

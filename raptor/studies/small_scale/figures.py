@@ -40,13 +40,13 @@ def scatter(fits: pd.DataFrame) -> Figure:
     fills = dict(zip(sorted(best["k"].unique()), itertools.cycle(FILLS), strict=False))
     score = next((name for name in scores_of(fits) if name.startswith("r2_")), "r2_patches")
     for ax, (measure, title) in zip(axes, MEASURES.items(), strict=True):
-        for (stage, rate, k), own in best.groupby(["stage", "drop_path", "k"], dropna=False):
+        for (stage, rate, k), group in best.groupby(["stage", "drop_path", "k"], dropna=False):
             style: dict[str, Any] = {
                 "color": colour.get(rate, NEUTRAL),
                 "marker": MARKERS[str(stage)],
                 "fillstyle": fills[k],
             }
-            ax.plot(own[measure], own[score], ls="", ms=5, **style)
+            ax.plot(group[measure], group[score], ls="", ms=5, **style)
         ax.set(xlabel=title)
     axes[0].set_ylabel(f"{SCORES[score]}, mean over layers")
     shown: list[dict[str, Any]] = [{"color": shade, "label": f"drop rate {rate:g}"} for rate, shade in colour.items()]
@@ -61,8 +61,8 @@ def scatter(fits: pd.DataFrame) -> Figure:
 
 def colours_of(rates: pd.Series) -> dict[Any, Any]:
     """Choose a colour for each drop rate, from light to dark."""
-    found = sorted(rates.dropna().unique())
-    return {rate: matplotlib.colormaps["viridis_r"](0.1 + 0.85 * (i + 1) / len(found)) for i, rate in enumerate(found)}
+    known = sorted(rates.dropna().unique())
+    return {rate: matplotlib.colormaps["viridis_r"](0.1 + 0.85 * (i + 1) / len(known)) for i, rate in enumerate(known)}
 
 
 def forest(correlations: pd.DataFrame) -> Figure:
@@ -71,12 +71,15 @@ def forest(correlations: pd.DataFrame) -> Figure:
     figure, axes = new_figure(3.1 * len(names) + 1.2, 4.6, columns=len(names))
     pairs = list(dict.fromkeys(zip(correlations["measure"], correlations["score"], strict=True)))
     for ax, name in zip(axes, names, strict=True):
-        for i, (k, own) in enumerate(correlations[correlations["over"] == name].groupby("k")):
-            found = own.set_index(["measure", "score"]).reindex(pairs)
+        for i, (k, group) in enumerate(correlations[correlations["over"] == name].groupby("k")):
+            estimates = group.set_index(["measure", "score"]).reindex(pairs)
             y = np.arange(len(pairs)) + STEPS_APART * i
-            errors = [found["spearman"] - found["spearman_low"], found["spearman_high"] - found["spearman"]]
-            label = f"k={k}, n={int(own['n'].max())}"
-            ax.errorbar(found["spearman"], y, xerr=np.clip(errors, 0, None), fmt="o", ms=3, lw=1, label=label)
+            errors = [
+                estimates["spearman"] - estimates["spearman_low"],
+                estimates["spearman_high"] - estimates["spearman"],
+            ]
+            label = f"k={k}, n={int(group['n'].max())}"
+            ax.errorbar(estimates["spearman"], y, xerr=np.clip(errors, 0, None), fmt="o", ms=3, lw=1, label=label)
         ax.axvline(0, color=NEUTRAL, lw=0.8)
         ax.set(title=textwrap.fill(name, 28), xlim=(-1.05, 1.05), xlabel="Spearman, 95 % interval")
         ax.set_yticks(
@@ -141,20 +144,20 @@ def along(table: pd.DataFrame, by: str, control: pd.DataFrame) -> Figure:
     groups: Any = table.groupby(["k", "drop_path"] if steps else ["k"], dropna=False)
     for ax, (name, title) in zip(axes, panels.items(), strict=True):
         of_teacher = name in ("teacher_top1", "adjacent")  # does not depend on k
-        for (k, *rate), own in groups:
+        for (k, *rate), group in groups:
             if of_teacher and k != smallest:
                 continue
-            x = [steps.index(step) for step in own[by]] if steps else own[by]
+            x = [steps.index(step) for step in group[by]] if steps else group[by]
             colour, label = KIND_COLOURS["maxcut"], f"k={k}"
             if len(colours) > 1:
                 colour, label = colours[rate[0]], f"k={k}, drop rate {rate[0]:g}"
-            half = own[f"{name}_ci95"].fillna(0)
+            half = group[f"{name}_ci95"].fillna(0)
             style: dict[str, Any] = {"ls": LINES.get(k, "-"), "color": colour, "marker": "o", "ms": 3, "capsize": 2}
-            ax.errorbar(x, own[f"{name}_mean"], yerr=half, label=label, **style)
+            ax.errorbar(x, group[f"{name}_mean"], yerr=half, label=label, **style)
             for baseline, dashes in BASELINE_LINES.items():
                 level = f"{baseline}_{name.removeprefix('r2_')}_mean"
-                if level in own and k == smallest:
-                    ax.plot(x, own[level], ls=dashes, lw=1, color=colour if len(colours) > 1 else "black")
+                if level in group and k == smallest:
+                    ax.plot(x, group[level], ls=dashes, lw=1, color=colour if len(colours) > 1 else "black")
         for _, row in control.dropna(subset=f"{name}_mean").iterrows() if f"{name}_mean" in control else []:
             if not of_teacher or row["k"] == smallest:
                 style = {"ls": LINES.get(row["k"], "-"), "color": NEUTRAL, "lw": 1}
@@ -199,10 +202,10 @@ def swap_bars(effects: pd.DataFrame, swaps: pd.DataFrame) -> Figure:
     return figure
 
 
-def matrices(found: Sequence[Run], k: int) -> Figure:
+def matrices(runs: Sequence[Run], k: int) -> Figure:
     """Distance matrices of one teacher of each kind (first seed), with the max-cut phases outlined."""
     chosen: dict[str, Run] = {}
-    for run in sorted(found, key=lambda run: (run["model"]["tags"]["seed"], run["name"])):
+    for run in sorted(runs, key=lambda run: (run["model"]["tags"]["seed"], run["name"])):
         tags = run["model"]["tags"]
         if tags["stage"] != "checkpoint":
             name = "untrained" if tags["stage"] == "untrained" else f"drop rate {tags['drop_path']:g}"
@@ -230,23 +233,23 @@ def matrices(found: Sequence[Run], k: int) -> Figure:
 
 def by_layer(layers: pd.DataFrame) -> Figure:
     """R2 of every layer by token type, trained teachers: mean over teachers for each kind of partition, k by panel."""
-    own = layers[layers["stage"] == "trained"] if (layers["stage"] == "trained").any() else layers
+    shown = layers[layers["stage"] == "trained"] if (layers["stage"] == "trained").any() else layers
     panels = [
         (k, kind)
-        for k in sorted(own.loc[own["k"] > 0, "k"].unique())
+        for k in sorted(shown.loc[shown["k"] > 0, "k"].unique())
         for kind in TYPE_COLOURS
-        if (own["type"] == kind).any()
+        if (shown["type"] == kind).any()
     ]
     figure, axes = new_figure(2.1 * len(panels) + 1.0, 3.1, columns=len(panels))
     for ax, (k, kind) in zip(axes, panels, strict=True):
         for partition, colour in KIND_COLOURS.items():
-            part = _of(own, k=k, type=kind, kind=partition).groupby("layer")["r2"]
+            part = _of(shown, k=k, type=kind, kind=partition).groupby("layer")["r2"]
             if len(part):
                 mean, half = part.mean(), part.std().fillna(0)
                 ax.plot(mean.index, mean, color=colour, lw=1.4, label=partition)
                 ax.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
         for baseline, dashes in BASELINE_LINES.items():
-            part = _of(own, type=kind, kind=baseline).groupby("layer")["r2"]
+            part = _of(shown, type=kind, kind=baseline).groupby("layer")["r2"]
             if len(part):
                 ax.plot(part.mean(), color="black", ls=dashes, lw=1, label=BASELINE_NAMES[baseline])
         ax.set(title=f"k={k}, {kind}", xlabel="layer")
@@ -270,7 +273,7 @@ def _of(frame: pd.DataFrame, **wanted: object) -> pd.DataFrame:
 
 
 def all_figures(
-    found: Sequence[Run], rows: Mapping[str, pd.DataFrame], tables: Mapping[str, pd.DataFrame]
+    runs: Sequence[Run], rows: Mapping[str, pd.DataFrame], tables: Mapping[str, pd.DataFrame]
 ) -> dict[str, Figure]:
     """Every figure for which there are runs, by name of file."""
     fits, trained = rows["fits"], (rows["fits"]["stage"] == "trained").any()
@@ -284,7 +287,7 @@ def all_figures(
         figures["training"] = along(tables["training"], "step", control)
     if len(tables["swap_effects"]) and trained:
         figures["layer_swaps"] = swap_bars(tables["swap_effects"], rows["swaps"])
-    k = min(3, max(int(k) for k in found[0]["teacher_measures"]["maxcut"]))
-    figures["distance_matrices"] = matrices(found, k)
-    figures["r2_by_layer"] = by_layer(small_scale.layers(found))
+    k = min(3, max(int(k) for k in runs[0]["teacher_measures"]["maxcut"]))
+    figures["distance_matrices"] = matrices(runs, k)
+    figures["r2_by_layer"] = by_layer(small_scale.layers(runs))
     return figures

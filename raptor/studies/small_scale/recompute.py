@@ -45,8 +45,8 @@ def paired_table(fits: pd.DataFrame) -> pd.DataFrame:
     """Tabulate max-cut less each other kind over trained teachers, with adjusted p and with seeds as the unit."""
     table = statistic.paired(fits)
     rows = []
-    for (k, against, score), own in table[table["stage"] == "trained"].groupby(["k", "against", "score"], sort=False):
-        row = own.iloc[0]
+    for (k, against, score), group in table[table["stage"] == "trained"].groupby(["k", "against", "score"], sort=False):
+        row = group.iloc[0]
         rows.append(
             {"k": k, "against": against, "score": SCORES[str(score)]}
             | {
@@ -92,12 +92,12 @@ def within_table(fits: pd.DataFrame) -> pd.DataFrame:
 def contiguous_table(fits: pd.DataFrame) -> pd.DataFrame:
     """Tabulate correlations over the contiguous partitions of a teacher."""
     table = statistic.correlations(fits)
-    own = table[(table["over"] == statistic.CONTIGUOUS) & table["score"].isin(SHOWN)]
+    contiguous = table[(table["over"] == statistic.CONTIGUOUS) & table["score"].isin(SHOWN)]
     return pd.DataFrame(
         [
             {"k": row["k"], "measure": row["measure"], "score": SCORES[row["score"]], "n": row["n"]}
             | {"Spearman": number(row["spearman"], 2)}
-            for row in own.to_dict("records")
+            for row in contiguous.to_dict("records")
         ]
     )
 
@@ -106,15 +106,15 @@ def rates_table(fits: pd.DataFrame) -> pd.DataFrame:
     """Tabulate teachers and their max-cut surrogates by drop rate, with the trivial baselines."""
     best = fits[(fits["kind"] == "maxcut") & fits["stage"].isin(["trained", "untrained"])]
     rows = []
-    for rate, own in best.groupby(
+    for rate, group in best.groupby(
         best["drop_path"].map("{:.1f}".format).where(best["stage"] == "trained", "untrained")
     ):
-        row = {"rate": rate, "teacher's top-1 (%)": _spread(own, "teacher_top1", 1, 100.0)}
-        row["adjacent layers"] = _spread(own, "adjacent")
+        row = {"rate": rate, "teacher's top-1 (%)": _spread(group, "teacher_top1", 1, 100.0)}
+        row["adjacent layers"] = _spread(group, "adjacent")
         for score in FITTED:
-            for k, part in own.groupby("k"):
+            for k, part in group.groupby("k"):
                 row[f"{SCORES[score]}, k={k}"] = _spread(part, score)
-        rows.append(row | _baselines(own))
+        rows.append(row | _baselines(group))
     return pd.DataFrame(rows)
 
 
@@ -124,10 +124,10 @@ def training_table(fits: pd.DataFrame) -> pd.DataFrame:
     best = trajectory[(trajectory["kind"] == "maxcut") & (trajectory["k"] == trajectory["k"].min())]
     return pd.DataFrame(
         [
-            {"steps": int(step), "teacher's top-1 (%)": _spread(own, "teacher_top1", 1, 100.0)}
-            | {f"{SCORES[score]}, k={int(own['k'].min())}": _spread(own, score) for score in FITTED}
-            | _baselines(own)
-            for step, own in best.groupby("step")
+            {"steps": int(step), "teacher's top-1 (%)": _spread(group, "teacher_top1", 1, 100.0)}
+            | {f"{SCORES[score]}, k={int(group['k'].min())}": _spread(group, score) for score in FITTED}
+            | _baselines(group)
+            for step, group in best.groupby("step")
         ]
     )
 
@@ -170,8 +170,8 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 def _spread(frame: pd.DataFrame, column: str, digits: int = 3, scale: float = 1.0) -> str:
     """Mean ± standard deviation over seeds of a column that every row of a teacher shares."""
     values = frame.drop_duplicates("teacher")[column].astype(float)
-    found = MeanCI.of((scale * values).tolist())
-    return f"{number(found.mean, digits)} ± {number(found.std, digits)}"
+    interval = MeanCI.of((scale * values).tolist())
+    return f"{number(interval.mean, digits)} ± {number(interval.std, digits)}"
 
 
 def _baselines(frame: pd.DataFrame) -> dict[str, str]:

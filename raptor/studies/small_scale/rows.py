@@ -48,9 +48,9 @@ def runs(study: Study) -> list[Run]:
     return found
 
 
-def teachers(found: Sequence[Run]) -> pd.DataFrame:
+def teachers(runs: Sequence[Run]) -> pd.DataFrame:
     """One row for each teacher: :data:`KEYS`, ``top1``, ``adjacent``, and ``contrast_kK``, ``share_kK`` of max-cut."""
-    return pd.DataFrame([_teacher(run) for run in found])
+    return pd.DataFrame([_teacher(run) for run in runs])
 
 
 def _keys(run: Run) -> dict[str, Any]:
@@ -79,14 +79,14 @@ def _teacher(run: Run) -> dict[str, Any]:
     }
 
 
-def fits(found: Sequence[Run]) -> pd.DataFrame:
+def fits(runs: Sequence[Run]) -> pd.DataFrame:
     """One row for each surrogate: its teacher, ``k``, ``kind``, ``draw``, measures of the partition, and scores.
 
     ``kept`` is top-1 over the teacher's; R2 and cosine are means over the layers 1..L, as are :data:`BASELINES`. What a
     run has not, such as R2 of registers, is NaN.
     """
     rows = []
-    for run in found:
+    for run in runs:
         teacher = _teacher(run)
         for name, partition in run["partitions"].items():
             prefix = f"val/{name}/"
@@ -108,14 +108,16 @@ def fits(found: Sequence[Run]) -> pd.DataFrame:
     return frame.reindex(columns=list(dict.fromkeys([*frame, *numbers]))).astype(dict.fromkeys(numbers, float))
 
 
-def layers(found: Sequence[Run]) -> pd.DataFrame:
+def layers(runs: Sequence[Run]) -> pd.DataFrame:
     """One row for each surrogate, token type and layer, with R2 and cosine; baselines as a ``kind`` of k = 0."""
     rows = []
-    for run in found:
+    for run in runs:
         for student, curves in run["layers"].items():
-            own = {key: run["partitions"][student][key] for key in ("k", "kind", "draw")}
+            labels = {key: run["partitions"][student][key] for key in ("k", "kind", "draw")}
             rows += [
-                _keys(run) | own | {"type": kind, "layer": layer, "r2": r2, "cosine": curves["cosine"][kind][layer - 1]}
+                _keys(run)
+                | labels
+                | {"type": kind, "layer": layer, "r2": r2, "cosine": curves["cosine"][kind][layer - 1]}
                 for kind, values in curves["r2"].items()
                 for layer, r2 in enumerate(values, start=1)
             ]
@@ -128,10 +130,10 @@ def layers(found: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def swaps(found: Sequence[Run]) -> pd.DataFrame:
+def swaps(runs: Sequence[Run]) -> pd.DataFrame:
     """One row for each layer swap: its teacher, what was swapped, ``kept`` (top-1 over the teacher's), agreement."""
     rows = []
-    for run in found:
+    for run in runs:
         teacher = _teacher(run)
         for swap in run["swaps"]:
             kept = swap["top1"] / teacher["top1"] if swap["top1"] is not None and teacher["top1"] else None

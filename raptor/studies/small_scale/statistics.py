@@ -57,13 +57,13 @@ def correlations(fits: pd.DataFrame) -> pd.DataFrame:
     for name, subset in subsets(fits).items():
         within = name in (WITHIN, CONTIGUOUS)
         measures = [m for m in MEASURES if not within or m != "adjacent"]  # which is the same for all partitions
-        for k, own in subset[subset["k"] > 1].groupby("k"):
+        for k, group in subset[subset["k"] > 1].groupby("k"):
             if within:
-                own = centred(own, [*measures, *scores])
+                group = centred(group, [*measures, *scores])
             for measure in measures:
                 for score in scores:
-                    found = correlate(own[measure], own[score], own["seed"].tolist())
-                    rows.append({"over": name, "k": k, "measure": measure, "score": score, **asdict(found)})
+                    estimate = correlate(group[measure], group[score], group["seed"].tolist())
+                    rows.append({"over": name, "k": k, "measure": measure, "score": score, **asdict(estimate)})
     return pd.DataFrame(rows)
 
 
@@ -79,10 +79,10 @@ def paired(fits: pd.DataFrame) -> pd.DataFrame:
     """
     differences = paired_differences(fits)
     rows = []
-    for (stage, k, against, score), own in differences.groupby(["stage", "k", "against", "score"], sort=False):
-        by_training = own.groupby("training")["difference"].mean()
-        about = {"stage": stage, "k": k, "against": against, "score": score}
-        rows.append(about | _paired(by_training) | by_seed(own))
+    for (stage, k, against, score), group in differences.groupby(["stage", "k", "against", "score"], sort=False):
+        by_training = group.groupby("training")["difference"].mean()
+        labels = {"stage": stage, "k": k, "against": against, "score": score}
+        rows.append(labels | _paired(by_training) | by_seed(group))
     return adjusted(pd.DataFrame(rows))
 
 
@@ -106,33 +106,33 @@ def equal_balance(fits: pd.DataFrame) -> pd.DataFrame:
 def paired_differences(fits: pd.DataFrame) -> pd.DataFrame:
     """List max-cut less each other kind as ``difference``, for each teacher, k, kind and score."""
     rows = []
-    for keys, own in fits.groupby([*PER_TEACHER, "k"], sort=False, dropna=False):
-        means = own.groupby("kind")[scores_of(fits)].mean()
+    for keys, group in fits.groupby([*PER_TEACHER, "k"], sort=False, dropna=False):
+        means = group.groupby("kind")[scores_of(fits)].mean()
         for against in means.index.drop("maxcut", errors="ignore") if "maxcut" in means.index else []:
             for score, difference in (means.loc["maxcut"] - means.loc[against]).items():
-                about = dict(zip((*PER_TEACHER, "k"), keys, strict=True))
-                rows.append(about | {"against": against, "score": score, "difference": difference})
+                labels = dict(zip((*PER_TEACHER, "k"), keys, strict=True))
+                rows.append(labels | {"against": against, "score": score, "difference": difference})
     return pd.DataFrame(rows, columns=[*PER_TEACHER, "k", "against", "score", "difference"])
 
 
 def _paired(differences: pd.Series) -> dict[str, Any]:
-    found = Paired.of(differences.tolist())
+    pair = Paired.of(differences.tolist())
     return {
-        "mean": found.interval.mean,
-        "ci95": found.interval.ci95,
-        "p": found.p,
-        "above": found.above,
-        "n": found.interval.n,
+        "mean": pair.interval.mean,
+        "ci95": pair.interval.ci95,
+        "p": pair.p,
+        "above": pair.above,
+        "n": pair.interval.n,
     }
 
 
 def summarize_by(frame: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
     """Compute mean, standard deviation, half width of Student's 95 % interval and n of columns, by group."""
     rows = []
-    for keys, own in frame.groupby(list(by), sort=True, dropna=False):
-        found = {name: MeanCI.of(own[name].dropna().astype(float).tolist()) for name in values}
+    for keys, group in frame.groupby(list(by), sort=True, dropna=False):
+        intervals = {name: MeanCI.of(group[name].dropna().astype(float).tolist()) for name in values}
         parts = {
-            f"{name}_{part}": getattr(s, part) for name, s in found.items() for part in ("mean", "std", "ci95", "n")
+            f"{name}_{part}": getattr(s, part) for name, s in intervals.items() for part in ("mean", "std", "ci95", "n")
         }
         rows.append(dict(zip(by, keys, strict=True)) | parts)
     return pd.DataFrame(rows)
@@ -169,9 +169,9 @@ def swap_effects(swaps: pd.DataFrame) -> pd.DataFrame:
         paired difference intra less inter as in :func:`paired`.
     """
     rows = []
-    for (stage, size), own in swaps.groupby(["stage", "size"], sort=True) if len(swaps) else []:
+    for (stage, size), group in swaps.groupby(["stage", "size"], sort=True) if len(swaps) else []:
         for score in ("kept", "agreement"):
-            means = own.dropna(subset=[score]).groupby(["teacher", "side"])[score].mean().unstack()
+            means = group.dropna(subset=[score]).groupby(["teacher", "side"])[score].mean().unstack()
             if {"intra", "inter"} - set(means.columns):
                 continue
             sides = {side: MeanCI.of(means[side].dropna().tolist()) for side in ("intra", "inter")}
@@ -194,28 +194,28 @@ def swaps_at_equal_gap(swaps: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     single = swaps[swaps["size"] == 1] if len(swaps) else swaps
-    for stage, own in single.groupby("stage", sort=True) if len(single) else []:
+    for stage, group in single.groupby("stage", sort=True) if len(single) else []:
         for score in ("kept", "agreement"):
-            means = own.dropna(subset=[score]).groupby(["teacher", "gap", "side"])[score].mean().unstack()
+            means = group.dropna(subset=[score]).groupby(["teacher", "gap", "side"])[score].mean().unstack()
             if {"intra", "inter"} - set(means.columns):
                 continue
             by_gap = (means["intra"] - means["inter"]).dropna()
-            found = by_gap.groupby("teacher").mean()
+            by_teacher = by_gap.groupby("teacher").mean()
             gaps = float(by_gap.groupby("teacher").size().mean()) if len(by_gap) else np.nan
-            rows.append({"stage": stage, "score": score, "gaps": gaps, **_paired(found)})
+            rows.append({"stage": stage, "score": score, "gaps": gaps, **_paired(by_teacher)})
     return pd.DataFrame(rows)
 
 
 def swap_trends(swaps: pd.DataFrame) -> pd.DataFrame:
     """Correlate, within teachers, what a swap keeps with the distance and the depth between the layers."""
     rows = []
-    for (stage, size), own in swaps.groupby(["stage", "size"], sort=True) if len(swaps) else []:
+    for (stage, size), group in swaps.groupby(["stage", "size"], sort=True) if len(swaps) else []:
         measures, scores = ("distance", "gap"), ("kept", "agreement")
-        own = centred(own, [*measures, *scores])
+        group = centred(group, [*measures, *scores])
         for measure in measures:
             for score in scores:
-                found = correlate(own[measure], own[score], own["seed"].tolist())
-                rows.append({"stage": stage, "size": size, "measure": measure, "score": score, **asdict(found)})
+                estimate = correlate(group[measure], group[score], group["seed"].tolist())
+                rows.append({"stage": stage, "size": size, "measure": measure, "score": score, **asdict(estimate)})
     return pd.DataFrame(rows)
 
 

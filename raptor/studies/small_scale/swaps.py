@@ -114,7 +114,7 @@ def draw_swaps(
     """
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
         raise ConfigError.of("task.swaps", draws, "integer >= 0 (0 = no intervention)", "correct it")
-    found = []
+    swaps = []
     for k, labels in labels_by_k.items():
         if k == 1:
             continue
@@ -123,5 +123,5 @@ def draw_swaps(
                 rng = np.random.default_rng(derive_seed(seed, "swap", k, side, size))
                 # some draws come twice; a partition with few possible swaps must not keep us here for ever
                 drawn = (draw_swap(labels, k, side, size, rng) for _ in range(20 * draws))
-                found += list(dict.fromkeys(swap for swap in drawn if swap is not None))[:draws]
-    return found
+                swaps += list(dict.fromkeys(swap for swap in drawn if swap is not None))[:draws]
+    return swaps

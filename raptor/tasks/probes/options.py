@@ -124,6 +124,6 @@ class DepthProbeOptions(ProbeOptions):
         from raptor.tasks.probes.build import build_probe
         from raptor.tasks.probes.depth import DepthProbing
 
-        own = ("bins", "upsample", "nearest", "farthest", "padding", "unknown_bin", "loss_stride")
-        arguments = self.arguments() | {key: getattr(self, key) for key in own}
+        probe_keys = ("bins", "upsample", "nearest", "farthest", "padding", "unknown_bin", "loss_stride")
+        arguments = self.arguments() | {key: getattr(self, key) for key in probe_keys}
         return build_probe(DepthProbing, context, self.backbone, self.label, arguments)
