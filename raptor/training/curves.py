@@ -162,7 +162,7 @@ class Curves(RunLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write the table for people and other programs."""
+        """Write the curves as a table in CSV."""
         rows = self._journal.rows()
         if rows:
             write_text(self._folder / METRICS / "metrics.csv", _table(rows))
