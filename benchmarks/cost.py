@@ -21,7 +21,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from rich.console import Console
@@ -29,6 +29,7 @@ from rich.table import Table
 
 from benchmarks.operations import Operations, operations
 from benchmarks.table1 import IMAGENET, JPEG, PICTURE, WIDTH, Given, Job, jobs, scaled, stages, wall
+from raptor.errors import ConfigError
 from raptor.utils.files import CONFIGS
 
 KINDS: dict[str, Callable[[str], Any]] = {
@@ -55,16 +56,20 @@ def parse(arguments: Iterable[str]) -> Given:
             sys.exit(__doc__)
         key, _, value = argument.partition("=")
         if key not in known:
-            sys.exit(f"error: {argument}: unknown; the keys are {', '.join(known)}, each as KEY=VALUE")
+            _refuse(key, value, f"a key, as KEY=VALUE: {', '.join(known)}")
         try:
             values[key] = KINDS.get(key, float)(value)
         except (ValueError, KeyError):
-            sys.exit(f"error: {argument}: no value that {key} can have")
+            _refuse(key, value, "a value of its type")
         if key == "source" and value not in ("jpeg", "pixels", *WIDTH):
-            sys.exit(f"error: {argument}: choose jpeg, pixels, {' or '.join(WIDTH)}")
+            _refuse(key, value, f"jpeg, pixels, {' or '.join(WIDTH)}")
         if key not in ("teacher", "check", "source") and values[key] <= 0:
-            sys.exit(f"error: {argument}: must be above 0")
+            _refuse(key, value, "a number > 0")
     return Given(**values)
+
+
+def _refuse(key: str, value: Any, expected: str) -> NoReturn:
+    sys.exit(f"error: {ConfigError.of(key, value, expected, 'correct it; --help lists all keys')}")
 
 
 def work_table(given: Given, name: str) -> Table:

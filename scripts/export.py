@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import raptor
-from raptor.errors import RaptorError
+from raptor.errors import ConfigError, RaptorError
 from raptor.models.backbone import Backbone
 from raptor.models.export import TOLERANCE, export_int8, export_onnx, export_program
 
@@ -22,14 +22,15 @@ def main() -> None:
     parser.add_argument("--int8", action="store_true", help="matrices in 8 bits: a quarter of the size (.onnx only)")
     arguments = parser.parse_args()
     exporters = {".onnx": export_onnx, ".pt2": export_program}
-    if arguments.target.suffix not in exporters:
-        sys.exit(f"error: {arguments.target} must end in .onnx or .pt2")
-    if arguments.int8 and arguments.target.suffix != ".onnx":
-        sys.exit(f"error: --int8 writes .onnx, not {arguments.target}")
     try:
+        if arguments.target.suffix not in exporters:
+            raise ConfigError.of("target", arguments.target, "a file .onnx or .pt2", "choose one of these formats")
+        if arguments.int8 and arguments.target.suffix != ".onnx":
+            raise ConfigError.of("target", arguments.target, "a file .onnx, as --int8 writes", "choose this format")
         model = raptor.load(arguments.model)
         if not isinstance(model, Backbone):
-            sys.exit(f"error: {arguments.model} holds a {type(model).__name__}; a teacher or surrogate is needed")
+            expected = f"a teacher or surrogate (it holds a {type(model).__name__})"
+            raise ConfigError.of("model", arguments.model, expected, "name its folder")
         if arguments.int8:
             found = f"mean cosine of final tokens to the model's own {export_int8(model, arguments.target):.4f}"
         else:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import raptor
-from raptor.errors import RaptorError
+from raptor.errors import ConfigError, RaptorError
 from raptor.models.io import save
 from raptor.models.official import read_official
 from raptor.models.surrogate import PhaseBlocks, Surrogate
@@ -38,7 +38,8 @@ def main() -> None:
         if arguments.teacher is not None:
             teacher = raptor.load(arguments.teacher)
             if not isinstance(teacher, Teacher):
-                sys.exit(f"error: --teacher {arguments.teacher} holds a {type(teacher).__name__}, no teacher")
+                expected = f"the folder of a teacher (it holds a {type(teacher).__name__})"
+                raise ConfigError.of("--teacher", arguments.teacher, expected, "name one")
             model = Surrogate.of_teacher(teacher, blocks)
         save(model, arguments.target, about={"task": "import_official", "source": arguments.source.name})
     except RaptorError as error:

@@ -21,7 +21,7 @@ def main() -> None:
     runs = Path(sys.argv[1] if len(sys.argv) > 1 else "runs")
     demo, mini = runs / "demo", runs / "table1_mini" / "report"
     if not (demo / "report" / "report.html").is_file():
-        sys.exit(f"{demo} holds no report: run make demo first")
+        sys.exit(f"error: runs={runs}: expected a folder with demo/report/report.html. Fix: run make demo first.")
     target = ASSETS / "digits_vit"
     target.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, DESCRIPTION):

@@ -26,6 +26,8 @@ from PIL import Image, ImageEnhance
 from rich.progress import track
 from sklearn.datasets import load_sample_images
 
+from raptor.errors import ConfigError
+
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 OBJECTS = {  # class: cut-out
     "basketball": "sports/basketball.png",
@@ -66,10 +68,8 @@ COUNTS = {"imagenet": (120, 50), "ade20k": (240, 60), "nyuv2": (192, 48)}  # tra
 def read_objects(root: Path) -> dict[str, Image.Image]:
     """Read cut-outs by class, cropped to what is visible."""
     if missing := [name for name in OBJECTS.values() if not (root / name).is_file()]:
-        sys.exit(
-            f"error: {root} lacks {missing[0]}: sudo apt-get install tuxpaint-stamps-default, or name the folder of "
-            "its stamps by --stamps"
-        )
+        fix = "sudo apt-get install tuxpaint-stamps-default, or name the folder of its stamps"
+        sys.exit(f"error: {ConfigError.of('--stamps', root, f'a folder with {missing[0]}', fix)}")
     images = {name: Image.open(root / path).convert("RGBA") for name, path in OBJECTS.items()}
     return {name: image.crop(image.getbbox()) for name, image in images.items()}
 
@@ -79,7 +79,7 @@ def read_backdrops() -> dict[str, list[Image.Image]]:
     try:
         import skimage
     except ImportError:
-        sys.exit("error: scikit-image is needed: pip install scikit-image")
+        sys.exit("error: package=scikit-image: expected to be installed. Fix: pip install scikit-image.")
     folder = Path(skimage.__file__).parent / "data"
     photos = dict(zip(("china", "flower"), map(Image.fromarray, load_sample_images().images), strict=True))
     for name in {name for names in BACKDROPS.values() for name in names} - photos.keys():
@@ -218,7 +218,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (%(default)s)")
     arguments = parser.parse_args()
     if arguments.folder.exists():
-        sys.exit(f"error: {arguments.folder} exists: delete it, or choose another folder")
+        fix = "delete it, or choose another folder"
+        sys.exit(f"error: {ConfigError.of('folder', arguments.folder, 'a folder that does not exist yet', fix)}")
     objects, backdrops = read_objects(arguments.stamps), read_backdrops()
     rng = np.random.default_rng(arguments.seed)
     scenes = {split: Scenes(objects, photos, rng) for split, photos in backdrops.items()}

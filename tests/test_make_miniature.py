@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_bytes(
     assert files[0] == files[1]
     assert len(files[0]) == 40 + 20 + 2 * 5 + 2 * 6 + 2
     assert not list(tmp_path.glob(".*"))
-    with pytest.raises(SystemExit, match="exists: delete it"):
+    with pytest.raises(SystemExit, match=r"expected a folder that does not exist yet\. Fix: delete it"):
         make(script, roots[0], monkeypatch)
 
 
@@ -94,6 +94,6 @@ def test_training_and_validation_share_neither_backdrop_nor_pixel(script: Module
 
 
 def test_missing_cut_outs_are_named(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match=r"lacks .*\.png: sudo apt-get install tuxpaint-stamps-default"):
+    with pytest.raises(SystemExit, match=r"a folder with .*\.png\. Fix: sudo apt-get install tuxpaint-stamps-default"):
         make(script, tmp_path / "a", monkeypatch, "--stamps", str(tmp_path))
     assert not (tmp_path / "a").exists()

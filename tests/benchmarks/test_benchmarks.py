@@ -96,10 +96,10 @@ def test_the_cost_model_knows_all_jobs_of_table_1(source: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gpu=8"], "gpu=8: unknown"),
-        (["gpus=many"], "gpus=many: no value"),
-        (["tflops=-1"], "must be above 0"),
-        (["source=tape"], "choose jpeg, pixels, bf16 or fp32"),
+        (["gpu=8"], "gpu=8: expected a key"),
+        (["gpus=many"], "gpus=many: expected a value of its type"),
+        (["tflops=-1"], "tflops=-1: expected a number > 0"),
+        (["source=tape"], "source=tape: expected jpeg, pixels, bf16 or fp32"),
     ],
 )
 def test_bad_keys_of_the_cost_model(arguments: list[str], message: str) -> None:

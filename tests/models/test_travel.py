@@ -151,6 +151,6 @@ def test_the_export_script(tmp_path: Path, surrogate: Surrogate) -> None:
 
     done = export("run", "k3.pt2")
     assert done.returncode == 0 and "from the model's own output" in done.stdout, done.stderr
-    assert "must end in .onnx or .pt2" in export("run", "k3.pth").stderr
-    assert "--int8 writes .onnx, not k3.pt2" in export("run", "k3.pt2", "--int8").stderr
+    assert "target=k3.pth: expected a file .onnx or .pt2" in export("run", "k3.pth").stderr
+    assert "target=k3.pt2: expected a file .onnx, as --int8 writes" in export("run", "k3.pt2", "--int8").stderr
     assert "does not exist" in export("nowhere", "k3.pt2").stderr
