@@ -74,6 +74,13 @@ def test_the_picture_shows_the_layers_that_import_linter_enforces() -> None:
     assert drawn == wanted
 
 
+def test_few_files_lie_between_the_command_and_the_first_loss() -> None:
+    path = PAGE[PAGE.index("1. **Compose.**") : PAGE.index("7. **Evaluate.**")]
+    files = set(re.findall(r"\]\(\.\./(raptor/[^)]+\.py)\)", path))
+    assert {"raptor/train.py", "raptor/tasks/distillation/losses.py"} <= files
+    assert len(files) <= 20
+
+
 @pytest.mark.parametrize("name", sorted({p for p in re.findall(r"\]\(([^)]+)\)", PAGE) if ":" not in p}))
 def test_links_lead_somewhere(name: str) -> None:
     assert (ROOT / "docs" / name).resolve().exists()
