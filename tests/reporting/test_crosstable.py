@@ -84,7 +84,7 @@ def test_cells_by_hand(root: Path) -> None:
 def test_a_reference_that_scores_nothing_has_no_shares(root: Path) -> None:
     shutil.rmtree(root / "probe-pets-base")
     probe(root, "probe-pets-base", "val/top1", 0.0, 0.0)
-    k2 = CrossTable(Study(root), **NODE).cells.set_index(["row", "column"]).loc["k2", "pets"]
+    k2 = CrossTable(Study(root), table(NODE)).cells.set_index(["row", "column"]).loc["k2", "pets"]
     assert k2["mean"] == pytest.approx(82)
     assert math.isnan(k2["share"])
 
