@@ -87,14 +87,14 @@ def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
     from raptor.models.io import state_fingerprint
     from raptor.runs.history import curves, read_metrics
     from raptor.training.fit import fit, steps_left
-    from raptor.training.trainer import build_trainer, check_processes
+    from raptor.training.trainer import build_trainer, check_processes, training_length
 
     begin = time.monotonic()
     pl.seed_everything(options.seed, verbose=False)
     teacher, data = options.teacher.build(), options.data.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=options.seed)
     trainer = build_trainer(options.trainer, options.logger, options.callbacks, run, data)
-    planned = trainer.max_steps  # a callback may end the training by lowering it
+    planned = training_length(options.trainer, len(data.train_images), data.batch_size)
     context = Context(teacher, data, options.activations.build(), options.surrogate, options.seed)
     task = options.task.build(context)
     check_processes(trainer, task, data)
