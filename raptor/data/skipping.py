@@ -122,7 +122,7 @@ class SkippingLoader(Loader):
         super().__init__(Lenient(dataset), collate_fn=_collate, **kwargs)
         self.report = report
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch, skipped in super().__iter__():
             for reason in skipped:
                 self.report(reason)
