@@ -27,7 +27,7 @@ def load(folder: str | Path) -> Any:
     ----------
     folder
         A run folder or any folder with ``model.safetensors`` and ``model.json``; ``package:digits_vit`` is the
-        teacher that ships with the package.
+        teacher that ships with the package, ``package:digits_k2`` its surrogate of two blocks.
 
     Returns
     -------
