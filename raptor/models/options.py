@@ -127,9 +127,12 @@ class SurrogateOptions:
         "Token types of the distance between layers", default=["cls", "patches"], min_length=1
     )
     images: int = option("Training images for the distance", default=2000, unit="images", ge=1)
-    init: Literal["random", "middle", "mean"] = option(
-        "Initial blocks: random, or the teacher's middle block of a phase or the mean of its blocks", default="random"
+    init: Literal["random", "middle", "mean", "least_squares"] = option(
+        "Initial blocks: random; the teacher's middle block of a phase, or the mean of its blocks; the middle one with "
+        "its output maps fitted in closed form",
+        default="random",
     )
+    init_images: int = option("Training images for init=least_squares, at most", default=256, unit="images", ge=2)
     block: BlockOptions = option("The block", default=BlockOptions())
     rival: RivalOptions | None = option("Model in the surrogate's place; null: tied blocks", default=None)
     label: str = option("Name of this choice in tables and run folders", default="tied", identity=False)

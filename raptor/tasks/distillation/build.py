@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from raptor.data.module import ImageData
 from raptor.errors import ConfigError
 from raptor.models.initialization import block_config, init_from_teacher
+from raptor.models.least_squares import fit_output_maps
 from raptor.models.load import load_kind
 from raptor.models.surrogate import PhaseBlocks, Surrogate
-from raptor.models.teacher import Teacher
+from raptor.models.teacher import Teacher, freeze
 from raptor.partition.phases import Phase, phases_of
 from raptor.tasks.context import Context
 from raptor.tasks.distillation.phases import choose_boundaries, choose_phases
@@ -104,7 +105,16 @@ def new_blocks(context: Context, phases: Sequence[Phase]) -> PhaseBlocks:
     """Make a new block for each phase, initialised as the options say."""
     blocks = PhaseBlocks(block_config(context.teacher, context.surrogate.block), phases, context.seed)
     context.teacher.hand_rope(blocks.applications())
-    init_from_teacher(blocks, context.teacher, context.surrogate.init)
+    init = context.surrogate.init
+    init_from_teacher(blocks, context.teacher, "middle" if init == "least_squares" else init)
+    if init == "least_squares":
+        data, teacher = context.data, freeze(context.teacher)
+        log.info("surrogate.init=least_squares: fitting output maps on %d images", context.surrogate.init_images)
+        fit_output_maps(
+            blocks,
+            teacher,
+            lambda: (data.normalize(x) for x, _ in data.train_images_dataloader(context.surrogate.init_images)),
+        )
     return blocks
 
 

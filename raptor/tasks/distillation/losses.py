@@ -16,6 +16,7 @@ from raptor.errors import ConfigError
 from raptor.models.tokens import TokenLayout
 
 log = logging.getLogger(__name__)
+SMALLEST = 1e-6  # variance that is divided by, in units of the mean square
 
 
 class TokenLoss(Protocol):
@@ -118,3 +119,36 @@ class VarianceScaledMSE(WeightedTokenMSE):
     def scale(self, target: Tensor) -> Tensor:
         """Compute the variance over batch, tokens and channels about one mean."""
         return target.float().var(correction=0).clamp_min(1e-12)
+
+
+class CenteredMSE(WeightedTokenMSE):
+    """As :class:`WeightedTokenMSE`, each type's error divided by the teacher's variance about its mean over images.
+
+    The mean is taken for each token and channel, so that the loss of a layer estimates the weighted sum of
+    1 - R2 centred (:class:`~raptor.tasks.distillation.fidelity.Fidelity`). Where offsets that all images share carry
+    most of the energy, as in CLIP, one scalar mean would count them as variance, and hide the rest.
+
+    Parameters
+    ----------
+    cls, registers, patches
+        As in :class:`WeightedTokenMSE`.
+    whitening
+        Share of each channel's own variance in its divisor, 0 to 1; the rest is the mean over channels. With 1, a
+        channel of small variance counts as much as one of large variance.
+    """
+
+    def __init__(self, cls: float, registers: float, patches: float, whitening: float = 0.0) -> None:
+        super().__init__(cls, registers, patches)
+        self.whitening = whitening
+
+    def __call__(self, pred: Tensor, target: Tensor, layout: TokenLayout) -> Tensor:
+        """Compute the loss of predictions ``(..., N, D)`` of at least two images, in float32."""
+        total = pred.new_zeros((), dtype=torch.float32)
+        for kind, weight in self.weights_for(layout).items():
+            y, x = (layout.select(z, kind).float().flatten(0, -3) for z in (pred, target))
+            variance_D = x.var(dim=0, correction=1).mean(dim=0)
+            mean = variance_D.mean()
+            divisor_D = self.whitening * variance_D + (1 - self.whitening) * mean
+            least = SMALLEST * x.square().mean()  # of a type that hardly varies, such as a class token in layer 1
+            total = total + weight * ((y - x).square() / divisor_D.clamp_min(least)).mean()
+        return total

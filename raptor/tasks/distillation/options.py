@@ -73,6 +73,21 @@ class VarianceScaledMSEOptions(WeightedTokenMSEOptions):
 
 
 @options
+class CenteredMSEOptions(WeightedTokenMSEOptions):
+    """As the weighted sum, each type's error divided by the teacher's variance about its mean over the images."""
+
+    identity_name: ClassVar[str] = "centered_mse"
+
+    whitening: float = option("Share of each channel's own variance in its divisor", default=0.0, ge=0, le=1)
+
+    def build(self) -> TokenLoss:
+        """Return :class:`raptor.tasks.distillation.losses.CenteredMSE`."""
+        from raptor.tasks.distillation.losses import CenteredMSE
+
+        return CenteredMSE(self.cls, self.registers, self.patches, self.whitening)
+
+
+@options
 class DistillationOptions(TaskNode):
     """What both stages of distillation share."""
 

@@ -4,7 +4,8 @@ import torch
 
 from raptor.errors import ConfigError
 from raptor.models.tokens import TokenLayout
-from raptor.tasks.distillation.losses import TokenMSE, VarianceScaledMSE, WeightedTokenMSE
+from raptor.tasks.distillation.fidelity import Fidelity
+from raptor.tasks.distillation.losses import CenteredMSE, TokenMSE, VarianceScaledMSE, WeightedTokenMSE
 
 LAYOUT = TokenLayout(1, 2, 4)
 
@@ -73,3 +74,36 @@ def test_variance_scaled_loss_is_the_weighted_sum_of_one_minus_r2() -> None:
     bigger = loss(100 * pred, 100 * target, LAYOUT).item()
     assert bigger == pytest.approx(expected, rel=1e-4)  # layers of any size count alike
     assert torch.isfinite(loss(pred, torch.ones_like(target), LAYOUT))  # a teacher without any variance
+
+
+def test_centered_loss_is_one_minus_r2_centered() -> None:
+    layout = TokenLayout(1, 0, 4)
+    target = torch.randn(50, 5, 6) * torch.linspace(0.1, 3, 6) + 40 * torch.randn(5, 6)  # offsets that all images share
+    pred = target + 0.3 * torch.randn(50, 5, 6)
+    loss = CenteredMSE(0.5, 0.0, 0.5)(pred, target, layout).item()
+    scores = Fidelity(layout, 1, 6)
+    scores.update([pred], [target])
+    r2 = scores.compute().predictions.curves["r2_centered"]
+    expected = 0.5 * (1 - r2["cls"][0]) + 0.5 * (1 - r2["patches"][0])
+    assert loss == pytest.approx(expected * 49 / 50, rel=1e-4)  # the unbiased variance, with n - 1
+    mean = target.mean(0, keepdim=True).expand_as(target)
+    assert CenteredMSE(1, 0, 1)(mean, target, layout).item() == pytest.approx(2 * 49 / 50, rel=1e-3)
+    assert CenteredMSE(1, 0, 1)(pred[None], target[None], layout) == CenteredMSE(1, 0, 1)(pred, target, layout)
+
+
+def test_whitening_counts_every_channel_alike() -> None:
+    layout = TokenLayout(0, 0, 4)
+    scales = torch.tensor([0.1, 1.0, 10.0])
+    target = torch.randn(50, 4, 3) * scales
+    for channel, scale in enumerate(scales):
+        pred = target.clone()
+        pred[..., channel] += scale
+        assert CenteredMSE(0, 0, 1, whitening=1.0)(pred, target, layout).item() == pytest.approx(1 / 3, rel=0.3)
+    loss = CenteredMSE(0, 0, 1)(target + torch.tensor([0.1, 0, 0]), target, layout)
+    assert loss.item() < 2e-4
+
+
+def test_a_token_that_all_images_share_gives_a_finite_loss() -> None:
+    target = torch.ones(4, 5, 6)
+    loss = CenteredMSE(0.5, 0, 0.5)(target + 0.1, target, TokenLayout(1, 0, 4))
+    assert bool(loss.isfinite())
