@@ -21,6 +21,7 @@ ANALYSES = {  # reports of their own; called with study, output and title
     "controls": "raptor.studies.controls.page.write_controls",
     "small_scale": "raptor.studies.small_scale.page.write_small_scale",
     "dynamics": "raptor.studies.dynamics.comparison.write_dynamics_study",
+    "proof": "raptor.studies.proof.page.write_proof",
 }
 
 

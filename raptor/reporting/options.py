@@ -56,7 +56,7 @@ class ReportOptions(RunOptions):
     )
     output: str | None = option("Folder of the report; null takes report/ in the study", default=None, identity=False)
     table: TableOptions | None = option("Backbones against data sets: rows, columns, runs", default=None)
-    analysis: Literal["small_scale", "dynamics", "controls"] | None = option(
+    analysis: Literal["small_scale", "dynamics", "controls", "proof"] | None = option(
         "Report of a study of its own kind", default=None
     )
     stages: list[str] = option("What raptor.reproduce runs before", default=[], identity=False)

@@ -55,8 +55,9 @@ def test_its_probe_is_as_the_card_says(digits: Digits) -> None:
             batches = list(digits.loader(images, batch_size=512))
             features = [surrogate.layout.features(surrogate(digits.normalize(x))) for x, _ in batches]
             pairs.append((torch.cat(features), torch.cat([y for _, y in batches])))
-    assert ridge_top1(*pairs) == pytest.approx(recorded["digits/linear_probe/ridge_top1"], abs=0.006)
-    assert knn_top1(*pairs) == pytest.approx(recorded["digits/linear_probe/knn_top1"], abs=0.006)
+    train, val = pairs
+    assert ridge_top1(train, val) == pytest.approx(recorded["digits/linear_probe/ridge_top1"], abs=0.006)
+    assert knn_top1(train, val) == pytest.approx(recorded["digits/linear_probe/knn_top1"], abs=0.006)
 
 
 def test_a_release_holds_the_model_and_a_card_with_its_probes(surrogate_run: Path, tmp_path: Path) -> None:

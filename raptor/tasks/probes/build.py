@@ -16,31 +16,43 @@ from raptor.tasks.probes.base import Probe
 def build_probe(
     kind: type[Probe], context: Context, folder: str | None, label: str | None, arguments: dict[str, Any]
 ) -> Probe:
-    """Build a probe on the teacher, or on the model in a folder.
-
-    A surrogate that was made at another image size is opened at the teacher's.
+    """Build a probe on the teacher, or on the model in a folder; see :func:`open_backbone`.
 
     Parameters
     ----------
     kind
         Class of the probe.
-    context
-        What it is built from.
-    folder
-        Run folder of the backbone; None probes the teacher.
-    label
-        Name in tables; None makes one.
+    context, folder, label
+        As for :func:`open_backbone`.
     arguments
         Of ``kind``, as its options give them.
+    """
+    check_reads_images(context, arguments["name"])
+    if kind.target in ("class", "labels") and context.data.target == kind.target:
+        check_classes(context.data, arguments["name"])
+    model, source = open_backbone(context, folder, label)
+    return kind(backbone=model, data=context.data, source=source, seed=context.seed, **arguments)
+
+
+def open_backbone(context: Context, folder: str | None, label: str | None) -> tuple[Backbone, dict[str, Any]]:
+    """Return the teacher, or the model in a folder, and its label and folder.
+
+    A surrogate that was made at another image size is opened at the teacher's.
+
+    Parameters
+    ----------
+    context
+        What the task is built from.
+    folder
+        Run folder of the backbone; None takes the teacher.
+    label
+        Name in tables; None makes one.
 
     Raises
     ------
     ConfigError
         If the backbone takes other images than the teacher.
     """
-    check_reads_images(context, arguments["name"])
-    if kind.target in ("class", "labels") and context.data.target == kind.target:
-        check_classes(context.data, arguments["name"])
     teacher = context.teacher
     model: Backbone = teacher
     if folder is not None:
@@ -55,5 +67,4 @@ def build_probe(
     elif ours != theirs:
         expected = f"a backbone for images (shape, mean, std) {theirs}, as the teacher takes; it takes {ours}"
         raise ConfigError.of("task.backbone", folder, expected, "choose its own teacher by teacher=...")
-    probed = {"label": label, "folder": folder}
-    return kind(backbone=model, data=context.data, source=probed, seed=context.seed, **arguments)
+    return model, {"label": label, "folder": folder}

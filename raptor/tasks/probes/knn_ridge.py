@@ -86,12 +86,23 @@ class Moments:
 def ridge_top1(train: Pair, val: Pair) -> float:
     """Compute the accuracy of ridge regression on class indicators, in closed form on standardised features.
 
+    Parameters
+    ----------
+    train, val
+        Features ``(n, F)`` and labels ``(n,)``.
+    """
+    return _accuracy(ridge_fit(train), *val)
+
+
+def ridge_fit(train: Pair) -> tuple[Tensor, Tensor]:
+    """Fit ridge regression on class indicators: weights ``(F, classes)`` and offsets ``(classes,)``, in float64.
+
     The penalty is the best of :data:`PENALTIES` on a fixed tenth of the training features; the solution is
     then that of all of them.
 
     Parameters
     ----------
-    train, val
+    train
         Features ``(n, F)`` and labels ``(n,)``.
     """
     x, y = train
@@ -101,13 +112,13 @@ def ridge_top1(train: Pair, val: Pair) -> float:
         torch.randperm(len(y), generator=torch.Generator().manual_seed(0))[: max(1, round(HELD_OUT_SHARE * len(y)))]
     ] = True
     selecting, rest = Moments(x[held], y[held], classes), Moments(x[~held], y[~held], classes)
+    best = max(PENALTIES, key=lambda penalty: _accuracy(rest.solve(penalty), x[held], y[held]))
+    return (selecting + rest).solve(best)
 
-    def score(solution: tuple[Tensor, Tensor], x: Tensor, y: Tensor) -> float:
-        weight, offset = (part.float() for part in solution)
-        return float(((x @ weight + offset).argmax(1) == y).float().mean())
 
-    best = max(PENALTIES, key=lambda penalty: score(rest.solve(penalty), x[held], y[held]))
-    return score((selecting + rest).solve(best), *val)
+def _accuracy(solution: tuple[Tensor, Tensor], x: Tensor, y: Tensor) -> float:
+    weight, offset = (part.float() for part in solution)
+    return float(((x @ weight + offset).argmax(1) == y).float().mean())
 
 
 CHECKS = {"knn": knn_top1, "ridge": ridge_top1}
