@@ -1,0 +1,76 @@
+"""Write the verdicts into the page of results, from the JSON files beside it.
+
+``python -m raptor.studies.dynamics.recompute docs/results``. The page holds ``<!-- verdicts -->`` and ``<!-- end -->``;
+what stands between them is replaced by the table. With ``--check`` nothing is written, and the exit code says whether
+anything would change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raptor.utils.files import write_text
+
+PAGE = "dynamics.md"
+NETWORKS = {  # columns: file and heading
+    "dynamics_digits.json": "digits",
+    "dynamics_fashion.json": "Fashion-MNIST",
+    "dynamics_clip.json": "CLIP, 224 pixels",
+    "dynamics_clip_64.json": "CLIP, 64 pixels",
+}
+BLOCK = re.compile(r"(<!-- verdicts -->\n).*?(<!-- end -->)", re.DOTALL)
+UNTRAINED = "untrained"
+
+
+def cell(row: Mapping[str, Any]) -> str:
+    """Write a verdict with the statistic of each network; that of the untrained one stands in brackets."""
+    values = {
+        name: f"{value['mean']:.{row['digits']}f} ± {value['ci95']:.{row['digits']}f}"
+        for name, value in row["values"].items()
+    }
+    trained = ", ".join(text for name, text in values.items() if name != UNTRAINED)
+    return f"**{row['verdict']}**: {trained} ({values.get(UNTRAINED, '—')})"
+
+
+def verdicts_table(folder: Path) -> str:
+    """Tabulate the verdicts of all files as Markdown, a row for each finding and token type."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for file, heading in NETWORKS.items():
+        result = json.loads((folder / file).read_text(encoding="utf-8"))
+        for row in result["findings"]:
+            about = f"{row['finding']}: {row['statistic']}"
+            found.setdefault((about, row["tokens"]), {})[heading] = cell(row)
+    lines = [["finding: statistic", "tokens", *NETWORKS.values()], ["---"] * (2 + len(NETWORKS))]
+    lines += [[*first, *(cells.get(heading, "—") for heading in NETWORKS.values())] for first, cells in found.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def fill(folder: Path, text: str) -> str:
+    """Replace the marked block of a page by the table."""
+    return BLOCK.sub(lambda match: f"{match[1]}\n{verdicts_table(folder)}\n\n{match[2]}", text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fill in the page of a folder, or check that it is up to date."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").replace("``", ""))
+    parser.add_argument("folder", type=Path, help="docs/results: the page and its JSON files")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a number differs")
+    options = parser.parse_args(arguments)
+    page = options.folder / PAGE
+    before = page.read_text(encoding="utf-8")
+    after = fill(options.folder, before)
+    if options.check:
+        print(f"{page}: {'up to date' if after == before else 'differs from the JSON files; run without --check'}")
+        return int(after != before)
+    write_text(page, after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
