@@ -31,13 +31,13 @@ def heatmap(distance: Matrix, phases: Mapping[str, Any], title: str) -> Figure:
     """
     wanted = [k for k in phases["phases"] if int(k) > 1] or list(phases["phases"])
     lines = [_evidence(phases, k) for k in wanted]
-    figure, axes = new_figure(2.9 * len(wanted) + 0.7, 3.5 + 0.17 * max(map(len, lines)), columns=len(wanted), top=0.93)
+    figure, axes = new_figure(2.9 * len(wanted) + 0.7, 3.5 + 0.14 * max(map(len, lines)), columns=len(wanted), top=0.93)
     for ax, k, evidence in zip(axes, wanted, lines, strict=True):
         image = _draw(ax, distance, phases["phases"][k])
         share = phases["measures"][k]["share"]
         boundaries = ", ".join(map(str, phases["boundaries"][k])) or "none"
         cut = f"k = {k}: cut after {boundaries}\ncuts {100 * (share or 0):.1f} % of the weight"
-        ax.set_title("\n".join([cut, *evidence]))
+        ax.set_title("\n".join([cut, *evidence]), fontsize=7.5)
     axes[0].set_ylabel("layer")
     figure.colorbar(image, ax=axes, label=_label(phases), shrink=0.8)
     how = "given phases" if phases["solver"] == "given" else f"phases by the {phases['solver']} solver"
@@ -61,9 +61,9 @@ def teacher_heatmaps(teachers: Mapping[str, tuple[Matrix, Mapping[str, Any]]]) -
     for ax, (name, (distance, phases)) in zip(axes, teachers.items(), strict=False):
         k = max(phases["phases"], key=int)
         image = _draw(ax, distance, phases["phases"][k], top)
-        null = _evidence(phases, k)[:1]
+        null = _evidence(phases, k)[:2]
         boundaries = ", ".join(map(str, phases["boundaries"][k])) or "none"
-        ax.set_title("\n".join([name, f"cut after {boundaries}", *null]), fontsize=8)
+        ax.set_title("\n".join([name, f"cut after {boundaries}", *null]), fontsize=6.5)
     for ax in axes[len(teachers) :]:
         ax.set_axis_off()
     for ax in axes[::columns]:
@@ -89,11 +89,14 @@ def _draw(ax: Axes, distance: Matrix, edges: list[list[int]], top: float | None 
 def _evidence(phases: Mapping[str, Any], k: str) -> list[str]:
     """Describe a partition against its null models, a line each; files of earlier releases have none."""
     lines = []
-    null = ((phases.get("nulls") or {}).get("toeplitz") or {}).get(k)
-    if null is not None:
-        contrast = phases["measures"][k]["contrast"]
-        p = null["contrast"]["p"]
-        lines.append(f"contrast {contrast:.2f} (no phases: {null['contrast']['mean']:.2f}), p = {p:.2g}")
+    nulls = phases.get("nulls") or {}
+    if (null := (nulls.get("toeplitz") or {}).get(k)) is not None:
+        contrast, share = null["contrast"], null["share"]
+        found = phases["measures"][k]["contrast"]
+        lines.append(f"contrast {found:.2f}, no phases {contrast['mean']:.2f}, p = {contrast['p']:.2g}")
+        lines.append(f"cut without phases {100 * share['mean']:.1f} %, p = {share['p']:.2g}")
+    if (null := (nulls.get("layers") or {}).get(k)) is not None:
+        lines.append(f"layers permuted: p = {null['contrast']['p']:.2g} and {null['share']['p']:.2g}")
     if (equal := (phases.get("equal") or {}).get(k)) is not None and equal["share"] is not None:
         lines.append(f"equal sizes cut {100 * equal['share']:.1f} %")
     if (stable := (phases.get("stability") or {}).get(k)) is not None:
