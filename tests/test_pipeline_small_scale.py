@@ -44,7 +44,8 @@ def test_the_study_from_teachers_to_report(call: Callable[..., None], tmp_path: 
     call("report", "study=more", "analysis=small_scale")
 
     more = pd.read_csv(tmp_path / "runs" / "more" / "report" / "data" / "fits.csv")
-    assert sorted(more["piece"]) == ["k2-maxcut", "k2-random0", "k2-random1", "k2-shuffled0", "k2-shuffled1"]
+    drawn = [f"k2-{kind}{i}" for kind in ("random", "shuffled") for i in range(2)]
+    assert sorted(more["piece"]) == ["k2-equal", "k2-maxcut", *drawn]
     unscaled = tmp_path / "runs" / "small_scale_unscaled"
     assert json.loads((unscaled / "fit-p0.0-s0" / "result.json").read_text())["model"]["trained"]
     assert (unscaled / "report" / "report.html").is_file()
@@ -56,7 +57,7 @@ def test_the_study_from_teachers_to_report(call: Callable[..., None], tmp_path: 
     }
     fit = results["fit-p0.3-s0"]
     assert fit["model"]["tags"] == {"stage": "trained", "drop_path": 0.3, "step": 600, "seed": 0}
-    kinds = ("maxcut", "random0", "shuffled0")
+    kinds = ("maxcut", "equal", *(f"{kind}{i}" for kind in ("random", "shuffled") for i in range(3)))
     assert set(fit["partitions"]) == {f"k{k}-{kind}" for k in (2, 3) for kind in kinds}
     assert [len(values) for values in fit["layers"]["k2-maxcut"]["r2"].values()] == [12, 12, 12]
     assert len(fit["swaps"]) == 2 * 2 * 3 * 2
@@ -68,7 +69,7 @@ def test_the_study_from_teachers_to_report(call: Callable[..., None], tmp_path: 
 
     report = runs / "report"
     frame = pd.read_csv(report / "data" / "fits.csv")
-    assert len(frame) == 3 * 6 + 2
+    assert len(frame) == 3 * 16 + 2
     row = frame[(frame["teacher"] == "fit-p0.3-s0") & (frame["piece"] == "k3-random0")].iloc[0]
     assert row["r2_cls"] == pytest.approx(fit["metrics"]["val/k3-random0/r2_cls"])
     assert row["kept"] == pytest.approx(row["top1"] / fit["metrics"]["val/teacher_top1"])
@@ -83,7 +84,7 @@ def test_the_study_from_teachers_to_report(call: Callable[..., None], tmp_path: 
     assert "4 teachers (ViTs of 12 layers), data digits" in page
     floors = pd.DataFrame(numbers["above_floors"])
     one = floors[(floors["stage"] == "trained") & (floors["k"] == 3) & (floors["kind"] == "random")].iloc[0]
-    fitted = frame[(frame["stage"] == "trained") & (frame["piece"] == "k3-random0")]
+    fitted = frame[(frame["stage"] == "trained") & (frame["k"] == 3) & (frame["kind"] == "random")]
     assert one["above_floor_cls_mean"] == pytest.approx(fitted["above_floor_cls"].mean())
     assert (report / "above_floors.md").is_file()
     assert "Wilcoxon" in (report / "paired.md").read_text()

@@ -31,7 +31,7 @@ NAMES = {
     "top1": "top-1",
     "teacher_top1": "teacher's top-1",
     "mean": "difference",
-    "p": "Wilcoxon's p",
+    "p": "p",  # the caption names the test
     "above": "teachers above 0",
     "clusters": "seeds",
     "raw": "over all rates",
