@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from raptor.runs import provenance
 from raptor.runs.folder import RunFolder
+from raptor.runs.status import LOCK
 from raptor.utils import distributed, signals
+from raptor.utils.locks import is_held
 
 if TYPE_CHECKING:
     from raptor.cli.command import Command
+
+log = logging.getLogger(__name__)
+
+PAUSE = 2.0  # seconds between two looks at a lock
 
 
 @dataclass
@@ -74,6 +82,7 @@ class JobSpec:
         if provenance.slurm():
             signals.install(self.grace, distributed.rank())
         folder = self.folder()
+        _wait_for_former_attempt(folder)
         try:
             self.entry.run(self.node, folder)
         except (Exception, KeyboardInterrupt) as error:
@@ -96,6 +105,19 @@ class JobSpec:
     def read(cls, path: Path) -> JobSpec:
         """Read a job from the file that :meth:`write` wrote."""
         return cls(**yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _wait_for_former_attempt(folder: RunFolder) -> None:
+    """Wait for a process that outlived the daemon of its node, where SLURM started the job again on another node."""
+    ours, is_logged = provenance.slurm(), False
+    while is_held(folder.path / LOCK):
+        theirs = folder.status().get("slurm") or {}
+        if not ours or theirs.get("job") != ours["job"] or theirs.get("restarts", 0) >= ours["restarts"]:
+            return
+        if not is_logged:
+            log.warning("%s: its former attempt runs on, on node %s; waiting for its end", folder, theirs.get("node"))
+            is_logged = True
+        time.sleep(PAUSE)
 
 
 FrozenJob = JobSpec  # its former name, in the files of jobs that wait in SLURM's queue

@@ -27,7 +27,7 @@ from raptor.runs.status import LOCK, STATUS
 from raptor.runs.storage import storage_errors
 from raptor.utils import distributed, signals
 from raptor.utils.files import read_json, sha256, write_json, write_text
-from raptor.utils.locks import BusyError, Lock
+from raptor.utils.locks import BusyError, Lock, is_held
 
 log = logging.getLogger(__name__)
 
@@ -210,8 +210,9 @@ class RunFolder:
             log.debug("%s has begun", self)
 
     def fail(self, error: BaseException) -> None:
-        """Record an error, or an interrupt, that came before :meth:`recording`."""
-        self._record.fail(error)
+        """Record an error, or an interrupt, that came before :meth:`recording`; not where another process records."""
+        if not is_held(self.path / LOCK):
+            self._record.fail(error)
 
     def update(self, **values: Any) -> None:
         """Write the status with the given fields changed."""

@@ -96,11 +96,11 @@ def _in_slurm(folder: Path, ident: str, status: Mapping[str, Any], queue: Mappin
     now = queue.get(ident, "gone")
     if now in ACTIVE:
         return State(name, stopped)
-    if now in PENDING:
-        return State("waiting", stopped)
     why = f"SLURM job {ident} is {now.lower()}"
     if recorded == "running" and is_held(folder / LOCK):  # the daemon of its node died, not the job
         return State("running", f"{why}, its process is not")
+    if now in PENDING:
+        return State("waiting", stopped)
     return State("interrupted" if recorded == "interrupted" else "stale", f"{why}; {error}".removesuffix("; "))
 
 
