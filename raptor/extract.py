@@ -73,15 +73,14 @@ def extract(options: ExtractOptions) -> None:
 
 
 def _fill(jobs: list[Extraction], options: ExtractOptions, worker: int = 0) -> None:
-    from rich.progress import Progress
-
     from raptor.extraction.fill import fill
+    from raptor.utils.terminal import plain, progress_bars
 
-    with Progress(transient=True, disable=options.workers > 1) as progress:
+    with progress_bars(disable=options.workers > 1) as progress:
         for job in jobs:
             store = job.open(options.shard_size)
             first = int(store.num_shards * (options.part + worker / options.workers) / options.parts)
-            bar = progress.add_task(str(job.folder), total=store.samples_to_do())
+            bar = progress.add_task(plain(job.folder).plain, total=store.samples_to_do())
             fill(job, store, first, lambda n, bar=bar: progress.advance(bar, n))  # type: ignore[misc]
 
 
@@ -97,9 +96,9 @@ def _work(worker: int, options: ExtractOptions) -> None:
 
 
 def _watch(stores: list[Store], workers: Any) -> None:
-    from rich.progress import Progress
+    from raptor.utils.terminal import progress_bars
 
-    with Progress(transient=True) as progress:
+    with progress_bars() as progress:
         bar = progress.add_task("samples", total=sum(store.samples for store in stores))
         while not workers.join(timeout=0.5):
             progress.update(bar, completed=sum(store.samples - store.samples_to_do() for store in stores))

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -19,6 +18,7 @@ from raptor.data.store.layout import MANIFEST, Store
 from raptor.data.store.writing import ShardWriter, problem_of, verify
 from raptor.errors import StoreError
 from raptor.extraction.plan import Extraction
+from raptor.utils.terminal import plain, progress_bars
 
 log = logging.getLogger(__name__)
 
@@ -179,8 +179,8 @@ def check(stores: Iterable[Store]) -> Iterator[tuple[Store, int, str]]:
     """Read every byte of stores; yield damaged and missing shards with what is wrong with them."""
     for store in stores:
         whole = True
-        with Progress(transient=True) as progress:
-            bar = progress.add_task(f"verify {store.path}", total=store.num_shards)
+        with progress_bars() as progress:
+            bar = progress.add_task(plain(f"verify {store.path}").plain, total=store.num_shards)
             for shard, problem in verify(store, lambda _, bar=bar: progress.advance(bar)):  # type: ignore[misc]
                 whole = False
                 yield store, shard, problem

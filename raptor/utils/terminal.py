@@ -1,12 +1,17 @@
-"""Text from elsewhere, printed as it is."""
+"""Text from elsewhere, printed as it is, also beside progress bars."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 KEPT = "\n\t"
+Item = TypeVar("Item")
 
 
 def plain(value: Any, style: str = "") -> Text:
@@ -21,3 +26,29 @@ def plain(value: Any, style: str = "") -> Text:
     """
     text = "" if value is None else str(value)
     return Text("".join(c if c.isprintable() or c in KEPT else "\N{REPLACEMENT CHARACTER}" for c in text), style)
+
+
+def progress_bars(*, disable: bool = False) -> Progress:
+    """Make progress bars that vanish at the end, with descriptions printed as they are."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    described = TextColumn("{task.description}", markup=False)
+    return Progress(
+        described, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), transient=True, disable=disable
+    )
+
+
+def track(items: Iterable[Item], title: str, total: float | None = None) -> Iterator[Item]:
+    """Iterate under a progress bar.
+
+    Parameters
+    ----------
+    items
+        What is iterated over.
+    title
+        Stands before the bar.
+    total
+        Number of items, where ``items`` has no length.
+    """
+    with progress_bars() as bars:
+        yield from bars.track(items, total, description=plain(title).plain)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 
 from raptor.analysis.basins import ClassDirections, evaluate_basins, pooled_directions
@@ -30,6 +29,7 @@ from raptor.studies.dynamics.batches import ImageBatches
 from raptor.studies.dynamics.operators import PhaseOperators
 from raptor.studies.dynamics.options import MeasureOptions
 from raptor.studies.dynamics.perturbations import Perturbations
+from raptor.utils.terminal import track
 
 Arrays = dict[str, NDArray[Any]]
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class Dynamics:
         """
         begin, count = time.monotonic(), len(self.images)
         passes = self.images.batches(range(count))
-        for positions, images, labels in track(passes, f"{name}: layers", self.images.number(count), transient=True):
+        for positions, images, labels in track(passes, f"{name}: layers", self.images.number(count)):
             layers = layers_of(self.model, images)
             self.sums.update(positions, layers, labels)
             if teacher is not None:
@@ -202,7 +202,7 @@ class Dynamics:
             return found
         count = len(self.images)
         passes = self.images.batches(range(count))
-        for positions, images, _ in track(passes, f"{name}: operators", self.images.number(count), transient=True):
+        for positions, images, _ in track(passes, f"{name}: operators", self.images.number(count)):
             operators.update(positions, layers_of(self.model, images), self.sums.half)
         return found | operators.arrays()
 
@@ -212,7 +212,7 @@ class Dynamics:
         perturbations = Perturbations(self.model, self.sums.classes, self.options)
         passes = self.images.batches(chosen)
         number = self.images.number(len(chosen))
-        for positions, images, labels in track(passes, f"{name}: perturbations", number, transient=True):
+        for positions, images, labels in track(passes, f"{name}: perturbations", number):
             perturbations.update(positions, layers_of(self.model, images), labels)
         return perturbations.arrays()
 
@@ -229,7 +229,7 @@ class Dynamics:
             for i in range(len(images))
         ]
         found: dict[str, list[NDArray[Any]]] = {}
-        for phase, state in track(states, f"{name}: Jacobians", transient=True):
+        for phase, state in track(states, f"{name}: Jacobians"):
             last = phase.end
 
             def step(x: Tensor, last: int = last) -> Tensor:

@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import Any, cast
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -33,6 +32,7 @@ from raptor.tasks.distillation.floors import (
     above_floor,
     cache_file,
 )
+from raptor.utils.terminal import track
 
 Student = PhaseBlock | Surrogate | Rival | TiedDepth
 
@@ -122,7 +122,7 @@ class StudentEvaluation(Task):
         fit, L = AffineFit(self.layout), self.teacher.num_layers
         loader = data.train_images_dataloader(settings.images)
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            for images, _ in track(loader, "floors", transient=True):
+            for images, _ in track(loader, "floors"):
                 acts = Online().activations(self.teacher, data.normalize(images.to(self.device)), range(L + 1))
                 fit.update([acts[layer] for layer in range(L + 1)])
         maps = fit.solve()

@@ -73,14 +73,14 @@ def embedded_batches(teacher: Teacher, data: ImageData, images: int | None, titl
     Tensor
         ``(B, N, D)``.
     """
-    from rich.progress import track
+    from raptor.utils.terminal import track
 
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", rank() % torch.cuda.device_count())
     training = teacher.training
     teacher = teacher.to(device).eval()
-    for batch, _ in track(data.train_images_dataloader(images), title, transient=True):
+    for batch, _ in track(data.train_images_dataloader(images), title):
         yield teacher.embed(data.normalize(batch.to(device, non_blocking=True)))
     teacher.to("cpu").train(training)
 

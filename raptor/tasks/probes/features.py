@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from raptor.data.module import ImageData
 from raptor.data.sampling import Draw
 from raptor.errors import ConfigError
+from raptor.utils.terminal import track
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def compute(
     kept: tuple[Tensor, Tensor] | None = None  # made once: joining batches would take the memory twice
     done = 0
     with torch.no_grad():
-        for images, targets in track(batches, title, transient=True):
+        for images, targets in track(batches, title):
             batch = (extract(prepare(images)).float().cpu(), targets)
             if kept is None:
                 kept = batch[0].new_empty((count, *batch[0].shape[1:])), targets.new_empty((count, *targets.shape[1:]))
