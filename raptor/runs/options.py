@@ -67,10 +67,10 @@ def check_folder_name(key: str, name: str) -> None:
     Raises
     ------
     Invalid
-        If it is empty, too long, hidden, or leads elsewhere.
+        If it is empty, too long, hidden, or leads elsewhere, or a terminal cannot show it.
     """
-    if not name or name != name.strip() or name.startswith(".") or {"/", "\\", "\0"} & set(name):
-        expected = "a name of one folder, without / and without a leading dot"
+    if not name.isprintable() or name != name.strip() or name[:1] in ("", ".") or {"/", "\\"} & set(name):
+        expected = "a name of one folder, without /, without a leading dot and without control characters"
         raise Invalid(key, name, expected, f"choose another {key}, such as {key}=first_try")
     if len(name.encode()) > LONGEST:
         raise Invalid(key, name, f"at most {LONGEST} bytes", f"choose a shorter {key}")

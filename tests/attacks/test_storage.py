@@ -107,7 +107,7 @@ def test_a_file_in_the_way(tmp_path: Path, way: str) -> None:
 
 @pytest.mark.parametrize("key", ["name", "study"])
 def test_names_that_are_no_single_folder(tmp_path: Path, key: str) -> None:
-    for name in ("x" * 256, "a/b", "../../up", "/absolute", "", "..", ".hidden", "é" * 150, " x"):
+    for name in ("x" * 256, "a/b", "../../up", "/absolute", "", "..", ".hidden", "é" * 150, " x", "a\nb", "\x1b[31m"):
         with pytest.raises(Invalid, match=f"^{key}=.*: expected .* Fix: "):
             check_folder_name(key, name)
     code, (line,) = train(tmp_path, f"{key}=../../up")
