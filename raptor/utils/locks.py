@@ -21,6 +21,7 @@ from typing import ClassVar
 UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what file systems without flock answer
 CONTENTION = (errno.EWOULDBLOCK, errno.EACCES)
 PAUSE = 0.05  # seconds between two tries
+YOUNG = 60.0  # seconds within which a process writes its name into its marker
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Lock:
             file = os.open(self._marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:
             owner = _read_owner(self._marker)
-            if owner is not None and owner.is_gone:
+            if _is_abandoned(self._marker, owner):
                 _remove_marker_of(owner, self._marker)
                 return self._try_marker()
             return False
@@ -200,7 +201,9 @@ def is_held(path: Path) -> bool | None:
             return None
         marker = _marker_of(path)
         owner = _read_owner(marker)
-        return marker.exists() if owner is None else None if owner.host != platform.node() else not owner.is_gone
+        if owner is not None and owner.host != platform.node():
+            return None
+        return marker.exists() and not _is_abandoned(marker, owner)
     finally:
         os.close(file)
     return False
@@ -229,7 +232,17 @@ def _read_owner(path: Path) -> Owner | None:
         return None
 
 
-def _remove_marker_of(owner: Owner, marker: Path) -> None:
+def _is_abandoned(marker: Path, owner: Owner | None) -> bool:
+    """Whether the process of a marker is gone; one that names no process was left by a death, or by a full disk."""
+    if owner is not None:
+        return owner.is_gone
+    try:
+        return time.time() - marker.stat().st_mtime > YOUNG
+    except FileNotFoundError:
+        return False
+
+
+def _remove_marker_of(owner: Owner | None, marker: Path) -> None:
     """Remove the marker of a process that is gone; that of one which was faster is put back."""
     taken = marker.with_name(f"{marker.name}.{platform.node()}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
