@@ -71,7 +71,8 @@ def atomic_write(path: Path, write: Callable[[Path], object], *, private: bool =
     tmp_path = path.with_name(f".{path.name}.tmp")
     try:
         if private:
-            os.close(os.open(tmp_path, os.O_WRONLY | os.O_CREAT, 0o600))
+            tmp_path.unlink(missing_ok=True)
+            os.close(os.open(tmp_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         write(tmp_path)
         sync(tmp_path)
         mask = os.umask(0)
