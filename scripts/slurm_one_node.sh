@@ -18,16 +18,14 @@ mkdir -p "$2"
 dir=$(cd "$2" && pwd)
 
 stop() {
-  local file name pid
+  local file pids=()
   for file in "$dir"/slurmd.*.pid "$dir/slurmctld.pid" "$dir/munged.pid"; do
-    [[ -f $file ]] || continue
-    name=$(basename "$file" .pid)
-    pid=$(cat "$dir/$name.pid")
-    kill "$pid" 2>/dev/null || true
-    for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
-    kill -9 "$pid" 2>/dev/null || true
-    rm -f "$dir/$name.pid"
+    [[ -f $file ]] && pids+=("$(cat "$file")") && rm -f "$file"
   done
+  ((${#pids[@]})) || return 0
+  kill "${pids[@]}" 2>/dev/null || true
+  for _ in $(seq 50); do kill -0 "${pids[@]}" 2>/dev/null || break; sleep 0.1; done
+  kill -9 "${pids[@]}" 2>/dev/null || true
 }
 
 # wait_for SECONDS COMMAND...
