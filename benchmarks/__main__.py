@@ -25,6 +25,7 @@ NAMES = {
     "probes": "many heads in one pass (always on the CPU)",
     "phases": "exact max-cut up to 96 layers",
     "report": "a report of 2,000 runs",
+    "status": "a table of 10,000 run folders",
     "startup": "commands, until they answer",
 }
 

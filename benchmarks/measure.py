@@ -218,3 +218,40 @@ def as_table(title: str, rows: list[Row]) -> Table:
 def as_data(rows: list[Row]) -> list[dict[str, Any]]:
     """Format rows as JSON data."""
     return [asdict(row) for row in rows]
+
+
+# in a process without torch, as the peak of a child is at least that of the process that starts it
+CHILD = """
+import json, resource, subprocess, sys, time
+begin = time.perf_counter()
+code = subprocess.run([sys.executable, "-m", *sys.argv[1:]], capture_output=True).returncode
+elapsed, used = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({"seconds": elapsed, "MB": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.ru_stime, "code": code}))
+"""
+
+
+def within(limits: Mapping[str, float], what: str, *command: str, code: int = 0) -> list[Row]:
+    """Compare a command, as a process, with what it may take.
+
+    Parameters
+    ----------
+    limits
+        By unit: ``seconds``, ``MB``.
+    what
+        What the rows are called.
+    command
+        Module and arguments.
+    code
+        Exit code that is expected.
+
+    Raises
+    ------
+    RuntimeError
+        If the command ends with another exit code.
+    """
+    done = subprocess.run([sys.executable, "-c", CHILD, *command], check=True, capture_output=True, text=True)
+    used = json.loads(done.stdout)
+    if used["code"] != code:
+        raise RuntimeError(f"{' '.join(command)} ended with exit code {used['code']}")
+    note = f"{used['cpu']:.1f} s of computing"
+    return [Row(what, "limit", used[unit], limit, unit, limit / used[unit], note) for unit, limit in limits.items()]

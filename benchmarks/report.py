@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Options, Row
+from benchmarks.measure import Options, Row, within
 from raptor.runs.migration import IDENTITY, VERSION
 from raptor.runs.status import STATUS
 
@@ -18,14 +16,6 @@ RUNS, QUICK = 2000, 40
 LAYERS, POINTS = 12, 200
 KINDS = ("cls", "registers", "patches")
 MEASURES = ("r2", "cosine", "r2_centered", "cosine_centered")
-# in a process without torch, as the peak of a child is at least that of the process that starts it
-MEASURE = """
-import json, resource, subprocess, sys, time
-begin = time.perf_counter()
-subprocess.run([sys.executable, *sys.argv[1:]], check=True, capture_output=True)
-elapsed, used = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps({"seconds": elapsed, "cpu": used.ru_utime + used.ru_stime, "MB": used.ru_maxrss / 1024}))
-"""
 LIMITS = {"seconds": 20.0, "MB": 600.0}  # what a report of so many runs may take
 
 
@@ -68,11 +58,4 @@ def run(options: Options) -> list[Row]:
     count = QUICK if options.quick else RUNS
     with tempfile.TemporaryDirectory() as folder:
         write_study(Path(folder) / "study", count)
-        command = [sys.executable, "-c", MEASURE, "-m", "raptor.report", f"paths.runs={folder}", "study=study"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)
-    note = f"{found['cpu']:.1f} s of computing"
-    return [
-        Row(f"raptor.report, {count:,} runs", "limit", found[unit], limit, unit, limit / found[unit], note)
-        for unit, limit in LIMITS.items()
-    ]
+        return within(LIMITS, f"raptor.report, {count:,} runs", "raptor.report", f"paths.runs={folder}", "study=study")

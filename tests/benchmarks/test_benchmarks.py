@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from benchmarks.measure import Options, faster
 from benchmarks.official import OfficialStep
 from benchmarks.operations import operations
 from benchmarks.report import write_study
+from benchmarks.status import write_runs
 from benchmarks.step import WEIGHTS, Step, _agreement, activations, new_blocks, random_teacher
 from benchmarks.table1 import Given, Job, jobs, makespan, scaled, share, wall
 from raptor.partition.phases import Phase, phases_of
+from raptor.runs.status import rows_of
 from raptor.runs.study import Study
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +136,12 @@ def test_the_study_of_the_report_benchmark_is_one_that_a_report_reads(tmp_path: 
     assert (len(study.runs), study.unfinished) == (32, {})
     assert [len(group.records) for group in study.surrogates()] == [1] * 16
     assert {study.backbone_of(probe) for probe in study.probes()} == {group.key for group in study.surrogates()}
+
+
+def test_the_study_of_the_status_benchmark_has_all_states(tmp_path: Path) -> None:
+    write_runs(tmp_path, 100)
+    counts = Counter(row.state.name for row in rows_of(tmp_path, dict))
+    assert counts == {"done": 80, "failed": 5, "interrupted": 5, "stale": 10}
 
 
 def test_a_report_needs_no_torch() -> None:
