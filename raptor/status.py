@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from raptor.cli.logs import replace_unprintable
 from raptor.errors import RaptorError
 from raptor.launching.queue import states
 from raptor.runs.status import Row, rows_of
@@ -91,6 +92,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, once")
     parser.add_argument("--once", action="store_true", help="print the table once, on a terminal too")
     parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between two looks (%(default)s)")
+    replace_unprintable()
     arguments = parser.parse_args()
     console = Console()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,21 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     known, others = parser.parse_known_intermixed_args(arguments)
     known.overrides = [*known.overrides, *(o for o in others if not o.startswith("-"))]
     return known
+
+
+def check_encoding(arguments: Sequence[str]) -> None:
+    """Refuse arguments that the locale's encoding does not read.
+
+    Raises
+    ------
+    ConfigError
+        If there is one.
+    """
+    for argument in arguments:
+        if any("\udc80" <= character <= "\udcff" for character in argument):  # what Python makes of such bytes
+            key, _, value = os.fsencode(argument).decode("utf-8", "replace").partition("=")
+            expected = f"characters that the locale's encoding has ({sys.getfilesystemencoding()})"
+            raise ConfigError.of(key, value, expected, "export LC_ALL=C.UTF-8, or write it in ASCII")
 
 
 def without_null_groups(config_name: str, arguments: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from raptor.cli import sweeps
-from raptor.cli.arguments import expand_home, read_arguments, with_new_keys, without_null_groups
+from raptor.cli.arguments import check_encoding, expand_home, read_arguments, with_new_keys, without_null_groups
 from raptor.cli.logs import replace_unprintable, set_up_logging
 from raptor.cli.messages import explain
 from raptor.errors import ConfigError
@@ -76,6 +76,10 @@ class Command(Generic[Options]):
         # Hydra otherwise prints and exits by itself, which hides our messages behind its traceback
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         replace_unprintable()
+        try:
+            check_encoding(sys.argv[1:])
+        except ConfigError as error:
+            sys.exit(f"error: {error}")
         expand_home()
         arguments = read_arguments(sys.argv[1:])
         try:

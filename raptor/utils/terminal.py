@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.text import Text
@@ -25,6 +26,8 @@ def plain(value: Any, style: str = "") -> Text:
         Style of all of it.
     """
     text = "" if value is None else str(value)
+    with suppress(UnicodeEncodeError):  # a name of a file, where the locale's encoding is not that of the name
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return Text("".join(c if c.isprintable() or c in KEPT else "\N{REPLACEMENT CHARACTER}" for c in text), style)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raptor.cli.arguments import check_encoding
+from raptor.errors import ConfigError
 from tests.conftest import start
 
 SMALL = ("trainer.max_steps=2", "trainer.enable_progress_bar=false", "trainer.limit_val_batches=1")
@@ -319,3 +321,11 @@ def test_a_damaged_checkpoint_is_named_and_can_be_deleted(call: Callable[..., No
     checkpoint.unlink()
     call("train", *SMALL, "name=one")
     assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_arguments_that_the_locale_does_not_read_are_refused() -> None:
+    check_encoding(["seed=1", "name=é☃"])
+    with pytest.raises(
+        ConfigError, match=r"^name=é: expected characters that the locale's encoding has .* Fix: export"
+    ):
+        check_encoding(["seed=1", "name=\udcc3\udca9"])

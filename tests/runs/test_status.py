@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -119,3 +121,13 @@ def test_the_table_shows_names_and_errors_as_they_are(tmp_path: Path) -> None:
     assert lines[1].split() == ["job", "state", "task", "k", "method", "what"]
     assert lines[2].split() == ["[red]x", "failed", "finetune", "3", "fast", "[/nothing]", "\ufffd[31m", "more"]
     assert lines[-1] == "2 jobs: 2 failed"
+
+
+def test_names_that_the_locale_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "[x]" / "é☃").mkdir(parents=True)
+    write_json(tmp_path / "[x]" / "é☃" / "status.json", {"state": "failed", "error": "ü\ud800"})
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "RAPTOR_COLD": "1"}
+    command = [sys.executable, "-m", "raptor.status", "[x]"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "??   failed" in done.stdout
