@@ -11,9 +11,9 @@ import torch
 import xxhash
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, Timer
 
-from raptor.errors import ConfigError, ModelFileError
+from raptor.errors import ConfigError, ModelFileError, Unfinished
 from raptor.runs.folder import RunFolder
 from raptor.training.curves import begin, commit, pending_row
 from raptor.utils import signals
@@ -134,12 +134,38 @@ def _digest(path: Path, size: int) -> bytes:
     return digest.hexdigest().encode()
 
 
+class TimeLimit(Timer):
+    """Measure the time of a training over its attempts, from ``trainer.max_time``.
+
+    Lightning's own ends the training by ``should_stop``, which validates once more: a point of the curves that an
+    undisturbed run does not have. :class:`LastCheckpoint` saves and ends it in its place.
+    """
+
+    @property
+    def state_key(self) -> str:
+        """Name in checkpoints: that of Lightning's class, as in those of earlier releases."""
+        return Timer.__qualname__
+
+    def on_fit_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Leave the end to :class:`LastCheckpoint`."""
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Leave the end to :class:`LastCheckpoint`."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is used up."""
+        left = self.time_remaining()
+        return left is not None and left <= 0
+
+
 class LastCheckpoint(Checkpoint):
     """Keep the state of the training in one file, renewed every so many steps and after each validation.
 
     Where a validation follows a step, the file is written after it: a run that is killed in between repeats the step
     and the validation, and loses no point of its curves. The file is also written when a signal tells the process to
-    end (:mod:`raptor.utils.signals`), which it then does. Loggers write down their rows before.
+    end (:mod:`raptor.utils.signals`), or ``trainer.max_time`` is over, and the training then ends. Loggers write down
+    their rows before.
 
     Parameters
     ----------
@@ -152,7 +178,7 @@ class LastCheckpoint(Checkpoint):
             raise ConfigError.of(
                 "callbacks.checkpoint.every_n_steps", every_n_steps, "integer >= 1", "set it to such a value"
             )
-        self.every_n_steps, self._saved = every_n_steps, 0
+        self.every_n_steps, self._saved, self._is_out_of_time = every_n_steps, 0, False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare loggers and signals for an attempt."""
@@ -167,6 +193,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End, if a signal requested it; there is nothing to save after the last step."""
+        self._is_out_of_time = False
         self._stop(trainer)
         signals.exit_on_signal()
 
@@ -189,20 +216,32 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer, None)
 
     def _has_to_stop(self, trainer: Trainer) -> bool:
+        limits = _time_limits(trainer)
+        over = any(limit.is_over for limit in limits) and trainer.global_step < trainer.max_steps
         if trainer.world_size == 1:
-            return signals.is_stop_requested()
+            self._is_out_of_time = over
+            return over or signals.is_stop_requested()
         if trainer.global_step % AGREE_EVERY:  # saving concerns all processes at the same step; agreeing costs time
             return False
-        ours = torch.tensor(float(signals.received() or 0), device=trainer.strategy.root_device)
-        signum = int(trainer.strategy.reduce(ours, reduce_op="max"))
+        ours = torch.tensor([float(signals.received() or 0), float(over)], device=trainer.strategy.root_device)
+        signum, out_of_time = map(int, trainer.strategy.reduce(ours, reduce_op="max"))
         if signum:
             signals.follow(signum)
-        return signum > 0
+        self._is_out_of_time = out_of_time > 0
+        return signum > 0 or self._is_out_of_time
 
     def _stop(self, trainer: Trainer) -> None:
-        if signals.is_stop_requested() and self._saved == trainer.global_step:
+        if self._saved != trainer.global_step:
+            return
+        if signals.is_stop_requested():
             log.info("saved after step %d: the same command continues", trainer.global_step)
             signals.stop()
+        if self._is_out_of_time:
+            step, steps = trainer.global_step, trainer.max_steps
+            limit = max(limit._duration or 0 for limit in _time_limits(trainer))
+            expected = f"time for all steps; it ended at step {step} of {steps}, which is saved"
+            fix = "run the same command with a longer trainer.max_time, or null: it continues"
+            raise Unfinished.of("trainer.max_time", f"{limit:.0f} s", expected, fix)
 
     def _save(self, trainer: Trainer, row: dict[str, Any] | None) -> None:
         # gradients that are being accumulated are in no checkpoint
@@ -211,3 +250,7 @@ class LastCheckpoint(Checkpoint):
             self._saved = trainer.global_step
             commit(trainer.loggers, row)
             trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINT, weights_only=False)  # optimiser too
+
+
+def _time_limits(trainer: Trainer) -> list[TimeLimit]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, TimeLimit)]  # type: ignore[attr-defined]

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Timer
 
-from raptor.errors import ConfigError, Unfinished
+from raptor.errors import ConfigError
 from raptor.training.checkpoints import CHECKPOINT
-from raptor.training.curves import commit, finish
+from raptor.training.curves import finish
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def fit(trainer: pl.Trainer, task: Any, data: Any, hyperparameters: Mapping[str,
     ------
     ConfigError
         If there are steps, and nothing to train.
-    Unfinished
+    raptor.errors.Unfinished
         If the time limit ended the training before its last step; the same command continues.
     """
     checkpoint = Path(trainer.default_root_dir) / CHECKPOINT
@@ -52,7 +51,6 @@ def fit(trainer: pl.Trainer, task: Any, data: Any, hyperparameters: Mapping[str,
     try:
         if any(p.requires_grad for p in task.parameters()):
             trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
-            _check_time(trainer, checkpoint)
         elif trainer.max_steps:
             expected = "0: this model has nothing to train, it is only evaluated"
             raise ConfigError.of("trainer.max_steps", trainer.max_steps, expected, "set it to 0")
@@ -82,14 +80,3 @@ def steps_left(trainer: pl.Trainer, planned: int) -> int:
         by = "trainer.fast_dev_run" if trainer.fast_dev_run else "a callback"  # type: ignore[attr-defined]
         log.warning("%s ended the training at step %d of %d", by, trainer.global_step, planned)
     return left
-
-
-def _check_time(trainer: pl.Trainer, checkpoint: Path) -> None:
-    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-    if trainer.global_step < trainer.max_steps and any((timer.time_remaining() or 0) <= 0 for timer in timers):
-        commit(trainer.loggers, None)
-        trainer.save_checkpoint(checkpoint, weights_only=False)
-        expected = f"time for all steps; it ended at step {trainer.global_step} of {trainer.max_steps}, which is saved"
-        limit = max(timer._duration or 0 for timer in timers)
-        fix = "run the same command with a longer trainer.max_time, or null: it continues"
-        raise Unfinished.of("trainer.max_time", f"{limit:.0f} s", expected, fix)

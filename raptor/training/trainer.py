@@ -17,7 +17,7 @@ from raptor.data.sampling import check_shares
 from raptor.errors import ConfigError
 from raptor.runs.folder import RunFolder
 from raptor.training.callbacks import RunStatus
-from raptor.training.checkpoints import RunCheckpointIO
+from raptor.training.checkpoints import LastCheckpoint, RunCheckpointIO, TimeLimit
 from raptor.training.execution import Execution, check_compiler
 from raptor.training.finite import FiniteNumbers
 from raptor.training.interface import Trainable
@@ -75,12 +75,16 @@ def build_trainer(
         settings["val_check_interval"] = epochs * -(-len(data.train_images) // data.batch_size)
         settings["check_val_every_n_epoch"] = None
     execution = Execution(**{key: settings.pop(key) for key in ("compile", "recompute", "keep_memory")})
+    max_time = settings.pop("max_time")
     for key in ("refresh_every", "max_epochs"):  # read by the progress bar, and above
         del settings[key]
     if settings["profiler"] is not None:
         settings["profiler"] = _profiler(settings["profiler"], run)
     made = [node.build()(save_dir=str(run.path)) for node in loggers.values() if node is not None]
-    built = (node.build() for node in callbacks.values() if node is not None)
+    built = [node.build() for node in callbacks.values() if node is not None]
+    if max_time is not None and not any(isinstance(callback, LastCheckpoint) for callback in built):
+        expected, fix = "null without callbacks.checkpoint, which saves and ends the training", "leave out one of them"
+        raise ConfigError.of("trainer.max_time", max_time, expected, fix)
     unwanted: tuple[type[pl.Callback], ...] = () if options.enable_progress_bar else (pl.callbacks.ProgressBar,)
     unwanted += () if made else NEED_LOGGERS
     watching = [c for c in (FiniteNumbers(), RunStatus(run), execution, *built) if not isinstance(c, unwanted)]
@@ -90,7 +94,7 @@ def build_trainer(
             max_epochs=-1,
             default_root_dir=str(run.path),
             logger=made,
-            callbacks=watching,
+            callbacks=[*watching, *([] if max_time is None else [TimeLimit(max_time)])],
             plugins=[RunCheckpointIO(run), *_slurm()],
             use_distributed_sampler=False,
         )

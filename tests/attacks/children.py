@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,18 +22,23 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Count:
-    """Count the operations of this process on files below a folder, and die at one of them.
+    """Count the operations of this process on files below a folder, and send itself a signal at one of them.
 
     Parameters
     ----------
     folder
         The folder.
     last
-        Operation at which to die, from 1 on; 0 counts only.
+        Operation at which to do so, from 1 on; 0 counts only.
+    signum
+        The signal: SIGKILL ends the process at that operation.
+    times
+        How often, a moment apart.
     """
 
-    def __init__(self, folder: Path, last: int) -> None:
-        self.folder, self.last, self.number = str(folder), last, 0
+    def __init__(self, folder: Path, last: int, signum: int = signal.SIGKILL, times: int = 1) -> None:
+        self.folder, self.last, self.signum, self.number = str(folder), last, signum, 0
+        self.times = times
         self._fsync = os.fsync
         os.fsync = self.fsync  # type: ignore[assignment]
         sys.addaudithook(self.see)
@@ -58,7 +64,9 @@ class Count:
     def step(self) -> None:
         self.number += 1
         if self.number == self.last:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.signum)
+            for i in range(1, self.times):
+                threading.Timer(0.2 * i, os.kill, (os.getpid(), self.signum)).start()
 
 
 def command(name: str, arguments: Sequence[str]) -> None:
