@@ -87,9 +87,11 @@ def train(options: TrainOptions, run: RunFolder) -> dict[str, Any]:
     from raptor.models.io import state_fingerprint
     from raptor.runs.history import curves, read_metrics
     from raptor.training.fit import fit, steps_left
+    from raptor.training.hardware import check_hardware
     from raptor.training.trainer import build_trainer, check_processes, training_length
 
     begin = time.monotonic()
+    check_hardware(options.trainer)
     pl.seed_everything(options.seed, verbose=False)
     teacher, data = options.teacher.build(), options.data.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=options.seed)
