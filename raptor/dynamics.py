@@ -16,6 +16,7 @@ from raptor.runs.folder import RunFolder
 from raptor.runs.identity import check_inputs, identity, inputs
 from raptor.runs.migration import roots
 from raptor.studies.dynamics.options import DynamicsOptions
+from raptor.utils.devices import default_device
 
 log = logging.getLogger("raptor.dynamics")
 ARRAYS = 2  # version of the names and meanings of the arrays
@@ -58,7 +59,7 @@ def measure(options: DynamicsOptions, run: RunFolder) -> dict[str, Any]:
     measured = options.for_network(teacher)
     data = options.data.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=options.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     dtype = {32: torch.float32, 64: torch.float64}[options.precision]
     images = ImageBatches(data, options.split, options.images, options.batch_size, device, dtype)
     facts = {

@@ -22,6 +22,7 @@ from raptor.data.store.layout import DTYPES, Field, Store
 from raptor.errors import ConfigError
 from raptor.extraction.options import ExtractOptions
 from raptor.models.teacher import Teacher, freeze
+from raptor.utils.devices import default_device
 
 Batch = dict[str, Tensor]
 Make = Callable[[Tensor], Batch]  # uint8 images (B, C, H, W) to fields without the label
@@ -153,11 +154,12 @@ def choose_device(name: str, rank: int) -> torch.device:
     ConfigError
         If it is not there.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+    if name == "cpu":
+        return torch.device("cpu")
+    device = default_device(rank)
+    if name not in ("auto", device.type):
         raise ConfigError.of("device", name, "a device of this machine", "choose auto, cpu or, with a GPU, cuda")
-    return torch.device(name, rank % torch.cuda.device_count()) if name == "cuda" else torch.device(name)
+    return device
 
 
 def plan(options: ExtractOptions) -> list[Extraction]:

@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
@@ -64,6 +65,20 @@ def test_compiled_graphs_serve_all_depths_and_all_blocks(block_config: BlockConf
     for piece in blocks:
         piece.block.recompute = True
     torch.testing.assert_close(gradients(blocks, x), plain)
+
+
+def test_one_compiled_graph_serves_all_blocks_of_a_teacher(monkeypatch: pytest.MonkeyPatch, teacher: Teacher) -> None:
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compile_block = Block.compile
+    monkeypatch.setattr(Block, "compile", lambda block: compile_block(block, backend=counter))
+    images = torch.randn(2, 1, 8, 8)
+    plain = list(teacher.requires_grad_(False).steps(teacher.embed(images)))
+    execute(teacher, compile=True)
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(list(teacher.steps(teacher.embed(images))), plain)
+    assert counter.frame_count == 1
 
 
 class Some(nn.Module):

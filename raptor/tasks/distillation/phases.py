@@ -18,6 +18,7 @@ from raptor.models.teacher import Teacher
 from raptor.partition.files import read_phases
 from raptor.partition.maxcut import Matrix, check_distance, equal_boundaries, other_boundaries, solve
 from raptor.partition.phases import Phase, check_boundaries, check_k, phases_of
+from raptor.utils.devices import default_device
 from raptor.utils.distributed import rank
 from raptor.utils.seeding import derive_seed
 
@@ -75,9 +76,7 @@ def embedded_batches(teacher: Teacher, data: ImageData, images: int | None, titl
     """
     from raptor.utils.terminal import track
 
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", rank() % torch.cuda.device_count())
+    device = default_device(rank())
     training = teacher.training
     teacher = teacher.to(device).eval()
     for batch, _ in track(data.train_images_dataloader(images), title):
