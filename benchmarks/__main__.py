@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from benchmarks.measure import Options, as_data, as_table, copy_ceiling, facts, matmul_ceiling
+from benchmarks.measure import Options, as_data, as_table, ceilings, facts, quiet
 from raptor.utils.files import write_json
 
 NAMES = {
     "step": "training steps of stage 1 and 2 against the official recipe's",
     "allocator": "steps on the CPU with freed memory kept",
+    "processor": "float32 and bfloat16 of this processor: large products, and a step of each",
     "memory": "peak memory of a step",
     "together": "six phases in one run against six runs",
     "feed": "activation sources end to end; data or compute",
@@ -52,15 +51,11 @@ def main() -> None:
         parser.error(f"--repeats={arguments.repeats} starts at 1")
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error(f"--device={arguments.device}: there is no GPU that torch can use here")
-    _quiet()
+    quiet()
     options = Options(torch.device(arguments.device), arguments.quick, arguments.repeats)
     console = Console(width=170)
     about = facts(options)
-    about["ceilings"] = {
-        "matmul_fp32": matmul_ceiling(options.device, torch.float32, quick=options.quick),
-        "matmul_bf16": matmul_ceiling(options.device, torch.bfloat16, quick=options.quick),
-        "copy_bytes": copy_ceiling(options.device, quick=options.quick),
-    }
+    about["ceilings"] = ceilings(options)
     console.print_json(data=about)
     found: dict[str, Any] = {"facts": about, "rows": {}}
     for name in arguments.names or NAMES:
@@ -69,12 +64,6 @@ def main() -> None:
         found["rows"][name] = as_data(rows)
         write_json(arguments.json, found)  # after each, so that a long call that is stopped leaves something
     console.print(f"written to {arguments.json}")
-
-
-def _quiet() -> None:
-    warnings.filterwarnings("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import logging
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ import torch
 from rich.table import Table
 
 from raptor.runs.provenance import code, versions
+from raptor.training.hardware import bf16_units
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,21 @@ def in_turn(runs: Mapping[str, Callable[[], object]], options: Options, warm: in
     return times
 
 
+@contextmanager
+def no_waiting(device: torch.device) -> Iterator[None]:
+    """Raise an error within where the host waits for a GPU; elsewhere do nothing."""
+    if device.type != "cuda":
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, that this mode is a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 class StepTimes(pl.Callback):
     """Record the time of each step from the end of the previous one, waiting for data included."""
 
@@ -161,6 +180,22 @@ def copy_ceiling(device: torch.device, *, quick: bool = False) -> float:
     return max(2 * len(x) / seconds(lambda: y.copy_(x), device) for _ in range(5))
 
 
+def ceilings(options: Options) -> dict[str, float]:
+    """Measure what a step is compared with: FLOP/s of large products by type, bytes per second of a large copy."""
+    return {
+        "matmul_fp32": matmul_ceiling(options.device, torch.float32, quick=options.quick),
+        "matmul_bf16": matmul_ceiling(options.device, torch.bfloat16, quick=options.quick),
+        "copy_bytes": copy_ceiling(options.device, quick=options.quick),
+    }
+
+
+def quiet() -> None:
+    """Silence what libraries warn about in trainings that are short on purpose."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+
+
 def elsewhere(module: str, *arguments: str) -> Any:
     """Run ``python -m module`` in a process of its own and parse its last line as JSON."""
     command = [sys.executable, "-m", module, *arguments]
@@ -184,7 +219,7 @@ def facts(options: Options) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(options.device) if cuda else _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "bf16_matrix_unit": cuda or torch.cpu._is_amx_tile_supported(),
+        "bf16": ["tensor cores"] if cuda else bf16_units(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": versions(),
         "commit": code()["commit"],
