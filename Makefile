@@ -70,10 +70,13 @@ lock: ## Renew uv.lock with the newest libraries; needs uv
 bench: .venv/ready ## Measure speed and memory against their baselines, half an hour; writes benchmarks.json
 	$(BIN)/python -m benchmarks
 
+gpu: .venv/ready ## Prove everything on this machine's GPU, ten minutes, continued when called again; DEVICE=cpu QUICK=1 in small
+	@$(BIN)/python -m benchmarks.acceptance $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick) $(PARTS)
+
 assets: .venv/ready ## Rebuild what ships from runs: the digits ViT, pictures and tables of README and docs
 	$(BIN)/python scripts/make_assets.py
 
 clean: ## Remove the environments and caches, keep runs
 	rm -rf .venv .venv-lowest site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage coverage.xml build dist
 
-.PHONY: help env demo mini test lint check dev coverage attack site docs test-lowest lock bench assets clean
+.PHONY: help env demo mini test lint check dev coverage attack site docs test-lowest lock bench gpu assets clean

@@ -4,10 +4,11 @@ Operations of every job are counted on shapes; time is operations over what a GP
 
     teacher    dinov2_vits14_reg, dinov2_vitb14_reg (default), dinov2_vitl14_reg, dinov2_vitg14_reg
     gpus       how many (default: 8, 64 and 512, side by side)
-    tflops     TFLOP/s that one GPU sustains in a training step. The default of 300 is an assumption (45 % of 670, about
-               what large bf16 products reach on an H100), not a measurement of this project: take it from
-               python -m benchmarks step
-    decode     JPEGs that one CPU core decodes, resizes and crops in a second (default 100; python -m benchmarks feed)
+    measured   acceptance.json of make gpu, whose rates of blocks, surrogates and probes and whose decoding are taken
+               (default: build/acceptance/acceptance.json, then docs/results/acceptance.json, where one is of a GPU)
+    tflops     TFLOP/s that one GPU sustains in a training step, in place of those measured. Without either it is 300,
+               an assumption: 45 % of 670, about what large bf16 products reach on an H100
+    decode     JPEGs that one CPU core decodes, resizes and crops in a second (default: measured, else 100)
     cores      CPU cores for each GPU (default 12)
     disk       GB/s that one GPU can read from storage (default 1)
     storage    GB/s that storage gives to all GPUs together (default 20)
@@ -27,6 +28,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measured import described, with_measured
 from benchmarks.operations import Operations, operations
 from benchmarks.table1 import IMAGENET, JPEG, PICTURE, WIDTH, Given, Job, jobs, scaled, stages, wall
 from raptor.errors import ConfigError
@@ -34,6 +36,7 @@ from raptor.utils.files import CONFIGS
 
 KINDS: dict[str, Callable[[str], Any]] = {
     "teacher": str,
+    "measured": str,
     "source": str,
     "gpus": int,
     "cores": int,
@@ -49,7 +52,7 @@ def parse(arguments: Iterable[str]) -> Given:
     SystemExit
         On a key or value that does not exist, and for help.
     """
-    known = {field.name: field for field in fields(Given)}
+    known = {field.name: field for field in fields(Given) if field.name != "rates"}
     values: dict[str, Any] = {}
     for argument in arguments:
         if argument in ("-h", "--help"):
@@ -63,9 +66,12 @@ def parse(arguments: Iterable[str]) -> Given:
             _refuse(key, value, "a value of its type")
         if key == "source" and value not in ("jpeg", "pixels", *WIDTH):
             _refuse(key, value, f"jpeg, pixels, {' or '.join(WIDTH)}")
-        if key not in ("teacher", "check", "source") and values[key] <= 0:
+        if key not in ("teacher", "check", "source", "measured") and values[key] <= 0:
             _refuse(key, value, "a number > 0")
-    return Given(**values)
+    try:
+        return with_measured(values)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
 
 
 def _refuse(key: str, value: Any, expected: str) -> NoReturn:
@@ -93,8 +99,8 @@ def feed_table(given: Given, ops: Operations) -> Table:
     first = scaled(ops.layers)[0]
     columns = ("source", "disk, ImageNet-1k", "images/s a GPU", "reads (GB/s)", "CPU cores", "limit")
     table = Table(*columns, title=f"One GPU on phase {first[0]}-{first[1]}", title_justify="left")
-    online = given.tflops * 1e12 / ops.stage1(*first)
-    stored = given.tflops * 1e12 / (ops.stage1(*first) - ops.teacher(first[1]))
+    online = given.sustained("blocks") / ops.stage1(*first)
+    stored = given.sustained("blocks") / (ops.stage1(*first) - ops.teacher(first[1]))
     layer = ops.tokens * ops.width
     kinds = [
         ("jpeg", JPEG, JPEG, online, True),
@@ -122,7 +128,8 @@ def scale_table(given: Given, name: str) -> Table:
             found = jobs(name, given.source, together=together)
             by_stage = wall(found, gpus, given)
             total = sum(hours for hours, _ in by_stage.values())
-            busy = sum(job.images * job.flops for job in found) / (given.tflops * 1e12) / 3600 / gpus / total
+            work = sum(job.images * job.flops / given.sustained(job.stage) for job in found)
+            busy = work / 3600 / gpus / total
             cells = [f"{hours:,.1f}" for hours, _ in by_stage.values()]
             how = "six in a run" if together else "one in a run"
             table.add_row(
@@ -164,8 +171,8 @@ def main() -> None:
     name = teacher_name(given.teacher)
     console.print(work_table(given, name), feed_table(given, operations(name, 224)), scale_table(given, name))
     console.print(
-        f"{given.tflops:g} TFLOP/s a GPU, {given.decode:g} JPEGs/s a core, {given.disk:g} GB/s a GPU: given, not "
-        "measured. Validations (about 5 % of a training) are left out; DDP is taken to scale evenly."
+        f"{described(given)}; {given.disk:g} GB/s a GPU: given, not measured. Validations (about 5 % of a training) "
+        "are left out; DDP is taken to scale evenly."
     )
 
 

@@ -10,12 +10,10 @@ from rich.table import Table
 
 from benchmarks.measure import Options, in_turn
 from benchmarks.operations import PHASES, operations
-from benchmarks.step import Step, new_blocks, random_teacher
+from benchmarks.step import VIT_B, Step, new_blocks, random_teacher
 from benchmarks.together import step_on_images
 from raptor.data.sources import Online
 from raptor.partition.phases import phases_of
-
-NAME = "vit_base_patch14_reg4_dinov2"
 
 
 def check(repeats: int = 3) -> Table:
@@ -23,7 +21,7 @@ def check(repeats: int = 3) -> Table:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options, bf16 = Options(device, repeats=repeats), device.type == "cuda"
     batch = 64 if bf16 else 4
-    teacher, ops = random_teacher(options), operations(NAME, 224)
+    teacher, ops = random_teacher(options), operations(VIT_B, 224)
     images = torch.randn(batch, *teacher.input_shape, device=device)
     whole = Step(teacher, new_blocks(teacher, phases_of([7, 10], 12)), bf16=bf16)
     surrogate = Step(teacher, new_blocks(teacher, phases_of([7, 10], 12))).task.model

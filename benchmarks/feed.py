@@ -7,8 +7,7 @@ are not measured. Each end-to-end row is a training by Lightning that takes its 
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -20,8 +19,8 @@ import torch
 from PIL import Image
 from torch.utils.data import RandomSampler
 
-from benchmarks.configuration import train_options
-from benchmarks.measure import Options, Row, StepTimes
+from benchmarks.configuration import command, train_options
+from benchmarks.measure import Options, Row, StepTimes, synchronize
 from benchmarks.operations import PHASES
 from benchmarks.step import random_teacher
 from raptor.data.module import ImageData
@@ -54,7 +53,8 @@ class SameBatch:
 
     def __init__(self, data: ImageData) -> None:
         samples = [data.train_images[i] for i in range(data.batch_size)]
-        self.batch = (torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples]))
+        images, targets = zip(*samples, strict=True)
+        self.batch = (torch.stack(images), torch.stack([torch.as_tensor(target) for target in targets]))
 
     def __getitems__(self, draws: Any) -> Any:
         """Return the batch."""
@@ -110,8 +110,11 @@ def train_seconds(
     return times.median(WARM)
 
 
-def loader_seconds(overrides: list[str], batches: int) -> float:
-    """Measure the mean time to the next batch, once the workers' first batches are used up."""
+def loader_seconds(overrides: list[str], batches: int, device: torch.device | None = None) -> float:
+    """Measure the mean time to the next batch, once the workers' first batches are used up.
+
+    With a device: until the normalised images lie on it.
+    """
     job = train_options(*overrides)
     data, teacher = job.data.build(), job.teacher.build()
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std)
@@ -122,45 +125,54 @@ def loader_seconds(overrides: list[str], batches: int) -> float:
     for _ in range(ahead):
         next(iterator)
     begin = time.perf_counter()
-    for _ in iterator:
-        pass
+    for images, *_ in iterator:
+        if device is not None:
+            data.normalize(images.to(device, non_blocking=True))
+    if device is not None:
+        synchronize(device)
     return (time.perf_counter() - begin) / batches
+
+
+def prepare(folder: Path, options: Options, count: int, *, batch: int, workers: int) -> list[str]:
+    """Write pictures and a ViT-B/14 with random weights; return the overrides that choose them."""
+    write_pictures(folder / "pictures", count, quick=options.quick)
+    teacher = random_teacher(options)
+    save(teacher.cpu(), folder / "teacher", {})
+    vit = [f"+teacher.options.{k}={v}" for k, v in teacher.spec.options.items() if k not in ("img_size", "num_classes")]
+    return [
+        "teacher=timm",
+        f"teacher.name={teacher.spec.name}",
+        f"teacher.options.img_size={teacher.spec.options['img_size']}",
+        "+teacher.options.num_classes=0",
+        f"teacher.mean={list(teacher.spec.mean)}",
+        f"teacher.std={list(teacher.spec.std)}",
+        *vit,
+        f"teacher.weights={folder}/teacher",
+        "data=image_folder",
+        f"data.root={folder}/pictures",
+        f"data.num_workers={workers}",
+        f"paths.runs={folder}/runs",
+        f"paths.stores={folder}/stores",
+        f"data.batch_size={batch}",
+        f"data.eval_batch_size={batch}",
+    ]
 
 
 def run(options: Options) -> list[Row]:
     """Measure all sources, and which resource is the limit."""
     cuda = options.device.type == "cuda"
     batch, steps, workers = (2, 2, 0) if options.quick else (64, 30, 12) if cuda else (8, 4, 1)
+    workers = min(workers, max(1, (os.cpu_count() or 1) - 1)) if workers else 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         count = max(4 * batch, batch * (steps + WARM) // (8 if cuda else 1))
-        write_pictures(folder / "pictures", count, quick=options.quick)
-        teacher = random_teacher(options)
-        save(teacher.cpu(), folder / "teacher", {})
-        vit = [
-            f"+teacher.options.{k}={v}" for k, v in teacher.spec.options.items() if k not in ("img_size", "num_classes")
-        ]
-        common = [
-            "teacher=timm",
-            f"teacher.name={teacher.spec.name}",
-            f"teacher.options.img_size={teacher.spec.options['img_size']}",
-            "+teacher.options.num_classes=0",
-            f"teacher.mean={list(teacher.spec.mean)}",
-            f"teacher.std={list(teacher.spec.std)}",
-            *vit,
-            f"teacher.weights={folder}/teacher",
-            "data=image_folder",
-            f"data.root={folder}/pictures",
-            f"data.num_workers={workers}",
-            f"paths.runs={folder}/runs",
-            f"paths.stores={folder}/stores",
-        ]
-        _extract(common, "content=pixels", f"store={folder}/pixels")
-        _extract(common, f"store={folder}/layers", "dtype=bfloat16", f"data.eval_batch_size={batch}")
-        common += [f"data.batch_size={batch}"]
+        common = prepare(folder, options, count, batch=batch, workers=workers)
+        command("extract", *common, "content=pixels", f"store={folder}/pixels")
+        command("extract", *common, f"store={folder}/layers", "dtype=bfloat16")
         cached = [*common, f"data.pixels={folder}/pixels"]
         stored = ["activations=cached", f"activations.store={folder}/layers"]
         alone = {"JPEG": loader_seconds(common, 4), "pixel cache": loader_seconds(cached, 4)}
+        moved = loader_seconds(cached, 4, options.device)
         floor = train_seconds(cached, steps, options, InMemory(), same=True)
         compute = train_seconds(cached, steps, options, same=True)
         together = {
@@ -180,11 +192,7 @@ def run(options: Options) -> list[Row]:
         rows.append(
             rate(f"loader alone, {kind}", "stage 1 on the same pictures", each, compute, f"the limit is {limit}")
         )
+    rows.append(
+        rate(f"pixel cache to normalised images on {options.device.type}", "loader alone", moved, alone["pixel cache"])
+    )
     return rows
-
-
-def _extract(common: list[str], *overrides: str) -> None:
-    command = [sys.executable, "-m", "raptor.extract", *common, *overrides]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"raptor.extract failed: {done.stdout[-1500:]}{done.stderr[-1500:]}")

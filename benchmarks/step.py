@@ -31,6 +31,7 @@ from raptor.training.execution import execute
 WEIGHTS = {"cls": 0.45, "registers": 0.10, "patches": 0.45}
 PHASE = Phase(*PHASES[0])  # the longest of Table 1
 BASELINE = "official step"
+VIT_B, VIT_L = "vit_base_patch14_reg4_dinov2", "vit_large_patch14_reg4_dinov2"
 
 
 class Fixed(Distillation):
@@ -60,6 +61,8 @@ class Step:
         Whether the blocks are one surrogate.
     compile
         Whether blocks are compiled; None: on a GPU under bf16, as ``trainer=gpu_bf16`` does.
+    fused
+        Whether the optimiser is one kernel; a stand-in for a device has none.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Step:
         forcing: float = 0.0,
         whole: bool = True,
         compile: bool | None = None,
+        fused: bool = True,
     ) -> None:
         self.device = next(blocks.parameters()).device
         self.compiled = compile if compile is not None else bf16 and self.device.type == "cuda"
@@ -80,7 +84,7 @@ class Step:
         self.task = Fixed(teacher, model, loss, top1=False, name="", optimizer=_adamw, schedule=None, seed=0)
         self.task.weight = forcing
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = _adamw(self.parameters)
+        self.optimizer = _adamw(self.parameters, fused=fused, foreach=None if fused else False)
         self.bf16 = bf16
 
     def __call__(self, acts: Mapping[int, Tensor]) -> Tensor:
@@ -104,11 +108,22 @@ def shape(*, quick: bool) -> dict[str, Any]:
     return small | {"num_classes": 0} if quick else big
 
 
-def random_teacher(options: Options) -> Teacher:
-    """Make a ViT-B/14 with registers and random weights: time depends on shapes alone."""
-    spec = ViTSpec("vit_base_patch14_reg4_dinov2", shape(quick=options.quick), (0.5,) * 3, (0.5,) * 3)
+def random_teacher(options: Options, name: str = VIT_B) -> Teacher:
+    """Make a ViT of timm at 224 pixels with random weights: time depends on shapes alone."""
+    spec = ViTSpec(name, shape(quick=options.quick), (0.5,) * 3, (0.5,) * 3)
     torch.manual_seed(0)
     return Teacher(spec).to(options.device).eval().requires_grad_(requires_grad=False)
+
+
+def spread(teacher: Teacher) -> Teacher:
+    """Enlarge the random weights of the blocks, which timm starts so small that all layers are nearly the same."""
+    with torch.no_grad():
+        for name, parameter in teacher.blocks.named_parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(3.0)
+            elif "gamma" in name:
+                parameter.fill_(0.3)
+    return teacher
 
 
 def new_blocks(teacher: Teacher, phases: Sequence[Phase], **changes: Any) -> PhaseBlocks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from benchmarks.configuration import train_options
 from benchmarks.operations import PHASES, operations
@@ -25,7 +25,10 @@ PICTURE, JPEG = 3 * 224 * 224, 110_000  # bytes of a cached picture, and of an a
 
 @dataclass(frozen=True)
 class Given:
-    """Keys of the command line."""
+    """Keys of the command line.
+
+    ``rates`` is no key: TFLOP/s by stage, measured, where ``measured`` gives them and ``tflops`` is not given.
+    """
 
     teacher: str = "dinov2_vitb14_reg"
     gpus: int | None = None
@@ -36,6 +39,12 @@ class Given:
     storage: float = 20.0
     source: str = "pixels"
     check: bool = False
+    measured: str | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+
+    def sustained(self, stage: str) -> float:
+        """Return the operations per second of one GPU in a stage."""
+        return 1e12 * self.rates.get(stage, self.tflops)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Job:
     def rates(self, given: Given, gpus: int) -> dict[str, float]:
         """Compute images per second of one of so many GPUs, by resource that could bind."""
         read = min(given.disk, given.storage / gpus) * 1e9
-        found = {"operations": given.tflops * 1e12 / self.flops}
+        found = {"operations": given.sustained(self.stage) / self.flops}
         if self.bytes:
             found["disk" if given.disk * gpus <= given.storage else "shared storage"] = read / self.bytes
         if self.decoded:

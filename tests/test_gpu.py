@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.measure import Options, no_waiting
-from benchmarks.step import Step, activations, new_blocks, random_teacher
+from benchmarks.step import Step, activations, new_blocks, random_teacher, spread
 from raptor.data.digits import Digits
 from raptor.models.load import load
 from raptor.models.teacher import freeze
@@ -43,7 +43,7 @@ pytestmark = [
 
 
 def steps(bf16: bool) -> tuple[Step, list[torch.Tensor]]:
-    teacher = random_teacher(Options(DEVICE, quick=True))
+    teacher = spread(random_teacher(Options(DEVICE, quick=True)))
     step = Step(teacher, new_blocks(teacher, phases_of([7, 10], 12)), bf16=bf16)
     assert step.compiled is (bf16 and ON_GPU)
     return step, activations(teacher, 8)
@@ -118,8 +118,9 @@ def test_measures_are_those_of_the_cpu_to_a_millionth() -> None:
         sums.update(range(12), moved, torch.arange(12) % 3)
         options = OperatorOptions(rank=4)
         operators = PhaseOperators(network, sums.fitted, sums.evaluated, [4, 8], options, classifies=True)
+        one_step = operators.one_step()
         operators.update(range(12), moved, sums.half)
-        found.append(sums.arrays() | operators.one_step() | operators.arrays())
+        found.append(sums.arrays() | one_step | operators.arrays())
     assert found[0].keys() == found[1].keys()
     for key, values in found[0].items():
         there = np.sort(np.abs(found[1][key]).ravel())

@@ -1,0 +1,1 @@
+"""Acceptance of a machine with a GPU: ``python -m benchmarks.acceptance``, or ``make gpu``."""
