@@ -56,6 +56,9 @@ attack: .venv/ready ## Run the long lists of deaths, damages and races; about an
 site: .venv/ready-docs ## Build the documentation site in site/, without a network; any warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
+notebooks: .venv/ready-docs ## Run the tutorials and keep their outputs
+	PYTHONWARNINGS=ignore $(BIN)/python -m nbconvert --to notebook --execute --inplace docs/tutorials/*.ipynb
+
 docs: site ## Build the site, and check links, commands, the tree of the repository, notebooks
 	$(PYTEST) -m docs
 
@@ -79,4 +82,4 @@ assets: .venv/ready ## Rebuild what ships from runs: the digits ViT, pictures an
 clean: ## Remove the environments and caches, keep runs
 	rm -rf .venv .venv-lowest site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage coverage.xml build dist
 
-.PHONY: help env demo mini test lint check dev coverage attack site docs test-lowest lock bench gpu assets clean
+.PHONY: help env demo mini test lint check dev coverage attack site notebooks docs test-lowest lock bench gpu assets clean
