@@ -7,14 +7,18 @@ from typing import Any, Self
 
 
 def show(value: Any) -> str:
-    """Format a value as it is written on the command line: ``null``, ``true``, ``[7,10]``, text as it is."""
+    """Format a value as it is written on the command line: ``null``, ``true``, ``[7,10]``, text as it is.
+
+    Text that a terminal would not print as it is, such as a line break, is escaped, so that a message is one line.
+    """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(show, value))}]"
-    return str(value)
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 class RaptorError(Exception):

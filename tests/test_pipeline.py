@@ -83,6 +83,18 @@ def test_the_study_of_clip_on_a_small_teacher(call: Callable[..., None], tmp_pat
     early, late, final = (raptor.load(folder) for folder in (run / "snapshots/1", run / "snapshots/2", run))
     assert torch.equal(late(images), final(images))
     assert not torch.equal(early(images), final(images))
+    read = [
+        *small,
+        "task.images=60",
+        "task.neighbours=3",
+        "trainer.limit_val_batches=2",
+        "trainer.enable_progress_bar=false",
+    ]
+    for job in ("experiment=clip/references", "experiment=clip/readouts"):
+        call("train", "-m", job, *read, *(["surrogate.k=3"] if "readouts" in job else []))
+    call("report", "experiment=clip")
+    page = (tmp_path / "runs" / "clip" / "report" / "report.html").read_text()
+    assert all(name in page for name in ("teacher", "untrained", "k=3"))
 
 
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb"])

@@ -141,7 +141,11 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
             "data=digits: expected data with depth targets for task=depth_probe",
         ),
         ("train", ["task=linear_probe", "task.layer=13"], r"layers=0\.\.13: expected a range within 0\.\.12"),
-        ("train", ["experiment=table1/blocks"], "teacher.head=data/heads/dinov2_vitb14_reg4_linear_head.pth"),
+        (
+            "train",
+            ["experiment=table1/blocks", "trainer=cpu"],
+            "teacher.head=data/heads/dinov2_vitb14_reg4_linear_head.pth",
+        ),
         (
             "train",
             ["experiment=table1/surrogates"],

@@ -191,7 +191,7 @@ def test_files_that_are_no_pictures_are_named(tmp_path: Path) -> None:
     for name, reason in (
         ("empty.jpg", "the file is empty"),
         ("folder.jpg", "Is a directory"),
-        ("text.png", "none of the formats that Pillow knows"),
+        ("text.png", "none of the formats that Pillow reads"),
         ("link.png", "No such file"),
         ("loop.png", "symbolic links"),
     ):
