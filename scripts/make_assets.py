@@ -46,7 +46,7 @@ def main() -> None:
         shutil.copyfile(demo / "report" / "figures" / name, pictures / name)
     docs = pictures.parent
     table = (demo / "report" / "table.md").read_text(encoding="utf-8")
-    put_table(docs.parent / "README.md", "demo", table.split("\n\n")[0])
+    put_table(docs / "results" / "demo.md", "demo", table.split("\n\n")[0])
     if (mini / "report.html").is_file():
         shutil.copyfile(mini / "figures" / "figure7.png", pictures / "table1_mini.png")
         tables = [(mini / name).read_text(encoding="utf-8").strip() for name in ("table.md", "surrogates.md")]
