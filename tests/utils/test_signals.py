@@ -16,6 +16,8 @@ PROGRAM = """
 import multiprocessing, os, signal, sys, time
 from raptor.utils import signals
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
+
 def submitits(signum, frame):
     print("requeued", flush=True)
     sys.exit(255)
