@@ -57,13 +57,17 @@ def missing_gpu() -> str | None:
 def main() -> int:
     """Run the parts and write ``acceptance.json`` and ``acceptance.md``; return the exit code."""
     arguments = parse()
+    import torch
+
     if arguments.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the commands take a GPU where they see one
+        if arguments.quick:  # threads of small products wait for each other where cores are shared: ten times the time
+            os.environ["OMP_NUM_THREADS"] = "1"
+            torch.set_num_threads(1)
     elif message := missing_gpu():
         print(f"error: {message}", file=sys.stderr)
         return 2
 
-    import torch
     from rich.console import Console
 
     from benchmarks.acceptance.page import failures, missed, page
