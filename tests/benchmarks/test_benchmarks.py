@@ -127,7 +127,7 @@ def test_one_command_prints_a_table_and_writes_a_json(tmp_path: Path) -> None:
     assert largest["ours"] < 1e4
     assert {"process", "what it adds"} == {row["what"].split(": ")[1] for row in found["rows"]["memory"]}
     refused = subprocess.run([*command[:3], "speed"], cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 2 and "speed: unknown; choose among step, allocator, memory" in refused.stderr
+    assert refused.returncode == 2 and "speed: unknown; choose among step, allocator, processor," in refused.stderr
 
 
 def test_the_study_of_the_report_benchmark_is_one_that_a_report_reads(tmp_path: Path) -> None:
