@@ -63,7 +63,7 @@ def test_a_download_goes_on_where_it_stopped_and_is_used_as_a_head(server: Serve
     server.break_after = 1_000_000
     cut = fetch(server, tmp_path / "heads")
     assert cut.returncode == 1
-    assert "go on where it stopped" in cut.stderr
+    assert "it goes on where it stopped" in cut.stderr
     assert not list((tmp_path / "heads").glob("*.pth"))
     server.break_after = None
     done = fetch(server, tmp_path / "heads")

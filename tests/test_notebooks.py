@@ -73,7 +73,8 @@ def test_dynamics() -> None:
 
 
 @pytest.mark.slow
-def test_your_own_vit() -> None:
+def test_your_own_vit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of its commands: the workers of pytest-xdist share the cores
     names, _ = run("your_own_vit")
     about = names["about"]
     assert about["val/teacher_top1"] > 0.7

@@ -98,7 +98,9 @@ def _parts(name: str, parts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]
 
 
 def _leaves(name: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(value, Mapping) and value:
+    if is_options(type(value)):
+        yield from _visit(value, name)
+    elif isinstance(value, Mapping) and value:
         for key, part in value.items():
             known = default.get(key, MISSING) if isinstance(default, Mapping) else MISSING
             yield from _leaves(f"{name}.{key}", part, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import textwrap
 import typing
@@ -16,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from raptor.cli import sweeps
-from raptor.runs.identity import differences, digest, flatten
+from raptor.runs.identity import differences, digest, flatten, identity
 from raptor.runs.migration import recorded, upgrade
 from raptor.utils.options import Choice, Key, is_options, keys, parse
 from raptor.utils.targets import target_name
@@ -288,3 +289,10 @@ def test_parse_is_the_inverse_of_what_is_written(tmp_path: Path) -> None:
     command = importlib.import_module("raptor.train").main
     written = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(job.config, resolve=True)))
     assert flatten(parse(command.options, written)) == flatten(command.parse(job.config))
+
+
+def test_a_table_is_identified_by_its_values() -> None:
+    record = json.loads(json.dumps(identity(root("report", ["experiment=table1"]))))
+    rows = {key.split(".")[2] for key in record if key.startswith("table.rows.")}
+    assert rows >= {"vits14", "vitb14"}
+    assert record["table.reference"] == "vitb14"
