@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from raptor.data.loading import Loader
 from raptor.data.pixels import SPLITS, CachedImages, open_pixels
-from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform, as_is
+from raptor.data.sampling import Images, StepSampler, TrainingSet, Transform, as_is, limit_batch
 from raptor.data.skipping import ON_ERROR, Omissions, SkippingLoader
 from raptor.errors import ConfigError, StoreError
 from raptor.utils.files import user_path
@@ -39,7 +39,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
     name
         Name for results.
     batch_size
-        Images per training step over all processes.
+        Images per training step over all processes; all of them where they are fewer.
     eval_batch_size
         Images per validation step and process.
     num_workers
@@ -151,6 +151,7 @@ class ImageData(Omissions, LightningDataModule, ABC):
         else:
             self.train_images, self.val_images = open_pixels(self.pixels, self.name, self.transform(input_shape))
             self._check_pixels(input_shape)
+        self.batch_size = limit_batch(self.batch_size, len(self.train_images), self.name)
         self.input_shape = input_shape
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
 

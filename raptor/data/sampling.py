@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from raptor.errors import ConfigError
 from raptor.utils.seeding import derive_seed
 
+log = logging.getLogger(__name__)
 Transform = Callable[[Tensor, Any], tuple[Tensor, Any]]  # of an image and its target together, as torchvision's v2
 
 
@@ -37,6 +39,24 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> tuple[Tensor, Any]: ...
+
+
+def limit_batch(batch_size: int, images: int, name: str) -> int:
+    """Limit a batch to the training images that there are, and say so.
+
+    Parameters
+    ----------
+    batch_size
+        As asked for.
+    images
+        Training images.
+    name
+        Of the data set.
+    """
+    if not 0 < images < batch_size:
+        return batch_size
+    log.warning("data.batch_size=%d: %s has %d training images, which all make a batch", batch_size, name, images)
+    return images
 
 
 def check_shares(batch_size: int, processes: int) -> None:

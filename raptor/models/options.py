@@ -5,12 +5,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from raptor.partition.phases import check_order
 from raptor.utils.options import Choice, Invalid, keys, option, options
 
 if TYPE_CHECKING:
     from raptor.models.teacher import Teacher
 
 TokenType = Literal["cls", "registers", "patches"]
+SIZES = {  # options of timm's ViTs: the least value, and whether height and width can differ
+    "img_size": (1, True),
+    "patch_size": (1, True),
+    "in_chans": (1, False),
+    "embed_dim": (1, False),
+    "depth": (1, False),
+    "num_heads": (1, False),
+    "reg_tokens": (0, False),
+    "num_classes": (0, False),
+}
 
 
 class TeacherNode(Choice):
@@ -43,6 +54,12 @@ class TimmTeacherOptions(TeacherNode):
     )
 
     def __post_init__(self) -> None:
+        for name, (least, two) in SIZES.items():
+            value = self.options.get(name)
+            sides = value if two and isinstance(value, list) and len(value) == 2 else [value]
+            if value is not None and not all(type(side) is int and side >= least for side in sides):
+                expected = f"integer >= {least}{' or two of them' * two}"
+                raise Invalid(f"options.{name}", value, expected, f"correct it, or leave it to {self.name}")
         if self.std is not None and min(self.std, default=0) <= 0:
             raise Invalid("std", self.std, "numbers > 0, one a channel, or null", "correct them")
         channels = self.options.get("in_chans")
@@ -138,6 +155,7 @@ class SurrogateOptions:
     label: str = option("Name of this choice in tables and run folders", default="tied", identity=False)
 
     def __post_init__(self) -> None:
+        check_order(self.boundaries or [])
         if self.boundaries is not None and self.k is not None and len(self.boundaries) + 1 != self.k:
             expected = f"{len(self.boundaries) + 1}, as surrogate.boundaries={self._shown()} make, or null"
             raise Invalid("k", self.k, expected, "set surrogate.k or surrogate.boundaries to null")

@@ -26,6 +26,8 @@ LOADING = {
     "cache_dir",
     "pretrained_strict",
 }
+# what timm and torch raise for options that do not fit each other
+UNBUILDABLE = TypeError, AssertionError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class ViTSpec:
         except OSError as error:
             fix = "fetch them elsewhere and set teacher.pretrained=false teacher.weights=FILE.safetensors"
             raise ConfigError.of("teacher.name", self.name, f"weights that can be fetched ({error})", fix) from error
-        except (TypeError, AssertionError, ValueError, RuntimeError, LookupError, AttributeError) as error:
+        except UNBUILDABLE as error:
             expected = f"options that timm can build {self.name} with ({type(error).__name__}: {error})"
             fix = "correct teacher.options, or teacher.name"
             raise ConfigError.of("teacher.options", self.options, expected, fix) from error

@@ -31,6 +31,19 @@ class Phase(NamedTuple):
         return f"{self.start}-{self.end}"
 
 
+def check_order(boundaries: Sequence[int], key: str = "surrogate.boundaries") -> None:
+    """Refuse boundaries that cut no network, whatever its depth.
+
+    Raises
+    ------
+    ConfigError
+        If they are not strictly increasing from 1 on.
+    """
+    if any(later <= earlier for earlier, later in pairwise([0, *boundaries])):
+        expected = "strictly increasing integers >= 1, none out of order"
+        raise ConfigError.of(key, list(boundaries), expected, "give such layers, [6] for instance")
+
+
 def check_boundaries(boundaries: Sequence[int], num_layers: int, key: str = "surrogate.boundaries") -> list[int]:
     """Check boundaries, and return them as a plain list.
 

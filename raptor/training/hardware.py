@@ -9,6 +9,7 @@ from pathlib import Path
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 
 from raptor.errors import ConfigError
+from raptor.training.execution import check_compiler
 from raptor.training.options import TrainerOptions
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,12 @@ def bf16_units(cpuinfo: Path = CPUINFO) -> list[str]:
 
 
 def check_hardware(trainer: TrainerOptions) -> None:
-    """Refuse a GPU that is not there, and warn where bfloat16 makes a training slower.
+    """Refuse a GPU or a compiler that is not there, and warn where bfloat16 makes a training slower.
 
     Raises
     ------
     ConfigError
-        If the trainer needs a GPU and torch finds none.
+        If the trainer needs a GPU and torch finds none, or compiles and there is no compiler.
     """
     if trainer.accelerator in ("gpu", "cuda"):
         kinds = [CUDAAccelerator] if trainer.accelerator == "cuda" else [CUDAAccelerator, MPSAccelerator]
@@ -52,3 +53,5 @@ def check_hardware(trainer: TrainerOptions) -> None:
             "trainer=cpu, which computes in float32",
             " or ".join(BF16.values()),
         )
+    if trainer.compile:
+        check_compiler(trainer.accelerator)

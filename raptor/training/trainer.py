@@ -18,7 +18,7 @@ from raptor.errors import ConfigError
 from raptor.runs.folder import RunFolder
 from raptor.training.callbacks import RunStatus
 from raptor.training.checkpoints import LastCheckpoint, RunCheckpointIO, TimeLimit
-from raptor.training.execution import Execution, check_compiler
+from raptor.training.execution import Execution
 from raptor.training.finite import FiniteNumbers
 from raptor.training.interface import Trainable
 from raptor.training.options import TrainerOptions
@@ -68,8 +68,6 @@ def build_trainer(
     settings["val_check_interval"] = _interval(options.val_check_interval, batches)
     _check_share(options.limit_val_batches, data)
     _check_nodes(options.num_nodes)
-    if options.compile:
-        check_compiler(options.accelerator)
     epochs = options.check_val_every_n_epoch
     if epochs is not None:  # of the images: to Lightning, the whole training is one epoch
         settings["val_check_interval"] = epochs * -(-len(data.train_images) // data.batch_size)

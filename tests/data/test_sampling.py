@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from raptor.data.sampling import StepSampler, TrainingSet
+from raptor.data.digits import Digits
+from raptor.data.sampling import StepSampler, TrainingSet, limit_batch
 from raptor.errors import ConfigError
 
 
@@ -62,3 +63,15 @@ def test_augmentation_depends_on_seed_and_draw_alone() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
     assert len(set(first.values())) == 12
     assert images(draws, 1) != first
+
+
+def test_a_batch_larger_than_the_data_set_is_the_data_set(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        assert limit_batch(40, 40, "mine") == 40
+        assert not caplog.records
+        assert limit_batch(100_000, 40, "mine") == 40
+    assert caplog.messages == ["data.batch_size=100000: mine has 40 training images, which all make a batch"]
+
+    data = Digits(batch_size=100_000)
+    data.prepare((1, 8, 8), [0.5], [0.5])
+    assert data.batch_size == len(data.train_images)

@@ -81,3 +81,12 @@ def test_any_gpu_of_lightning_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     check_hardware(TrainerOptions(max_steps=1, accelerator="gpu"))
     with pytest.raises(ConfigError, match="accelerator=cuda"):
         check_hardware(TrainerOptions(max_steps=1, accelerator="cuda"))
+
+
+def test_compiling_without_a_compiler_is_refused_before_a_teacher_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"trainer\.compile=true: expected a compiler"):
+        check_hardware(TrainerOptions(max_steps=1, compile=True))

@@ -9,7 +9,7 @@ from raptor.data.options import DataNode
 from raptor.errors import ConfigError
 from raptor.models.backbone import Backbone
 from raptor.models.options import TeacherNode, TokenType
-from raptor.partition.phases import check_boundaries, check_k
+from raptor.partition.phases import check_boundaries, check_k, check_order
 from raptor.runs.options import RecipeOptions, RunOptions
 from raptor.studies.dynamics.teacher import SurrogateTeacherOptions
 from raptor.utils.options import Invalid, option, options
@@ -108,5 +108,6 @@ class DynamicsOptions(RunOptions, MeasureOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_order(self.boundaries or [], "boundaries")
         if isinstance(self.teacher, SurrogateTeacherOptions):
             self.teacher = self.teacher.resolve()  # identities and reports name the teacher itself
