@@ -20,6 +20,7 @@ from raptor.models.options import TeacherNode, TokenType
 from raptor.partition.evidence import find_phases
 from raptor.partition.files import read_distance
 from raptor.partition.maxcut import Matrix
+from raptor.partition.phases import check_k
 from raptor.runs.folder import RunFolder
 from raptor.runs.identity import check_inputs
 from raptor.runs.options import RecipeOptions, RunOptions
@@ -232,6 +233,8 @@ def _measure(options: PhasesOptions, node: TeacherNode) -> tuple[Matrix, list[Ma
 
     torch.manual_seed(options.seed)
     teacher, data = node.build(), options.data.build()
+    for k in options.ks if options.eps is None else []:
+        check_k(k, teacher.num_layers, "k")  # before hours of measuring
     data.prepare(teacher.input_shape, teacher.spec.mean, teacher.spec.std, seed=options.seed)
     found = stream_distance(teacher, data, options.tokens, options.images, options.distance)
     resampled = [check_distance(drawn) for drawn in found.resample(options.resamples, options.seed)]

@@ -38,6 +38,9 @@ def explain(error: BaseException, config_name: str, overrides: Sequence[str]) ->
         return str(_unquoted(error.override))
     if isinstance(error, HydraException) and (unknown := _unknown_override(config_name, overrides)):
         return str(unknown)
+    if isinstance(error, HydraException) and (deleted := re.match(r"Could not delete.*?'(.+?)'", str(error))):
+        key, reason = deleted[1].removeprefix("~"), " ".join(str(error).split())  # to Hydra, a null is not there
+        return str(RaptorError.of(f"~{key}", None, f"what can be deleted ({reason})", f"leave out ~{key}"))
     head, _, rest = str(error).partition("Could not override '")
     if rest and not head:  # of a job of a sweep, which this command line does not name
         return str(unknown_key(rest.partition("'")[0], "...", []))

@@ -162,6 +162,8 @@ class SurrogateOptions:
         if self.phases == "all" and self.phases_file is None:
             expected = "a list of phases unless surrogate.phases_file is set"
             raise Invalid("phases", self.phases, expected, "set surrogate.phases_file")
+        if self.phases == []:
+            raise Invalid("phases", self.phases, "one or more phases, or null", "write them like [[0,7],[7,10]]")
         for phase in self.phases if isinstance(self.phases, list) else []:
             if len(phase) != 2 or not 0 <= phase[0] < phase[1]:
                 expected = "pairs of layers [start,end] with 0 <= start < end"

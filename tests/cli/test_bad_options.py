@@ -49,6 +49,7 @@ BAD = [
     ("train", ["task.blocks=3"], "task.blocks", "text or list of text or null"),
     ("train", [DISTILL, "task.last_phase_loss.patches=x"], "task.last_phase_loss.patches", "number"),
     ("train", [DISTILL, "surrogate.phases=[[5,5]]"], "surrogate.phases", "start < end"),
+    ("train", [DISTILL, "surrogate.phases=[]"], "surrogate.phases", "one or more phases"),
     ("train", [DISTILL, "surrogate.phases=all"], "surrogate.phases", "phases_file"),
     ("train", ["surrogate.k=0"], "surrogate.k", "integer >= 1 or null"),
     ("train", ["surrogate.k=two"], "surrogate.k", "integer"),

@@ -47,6 +47,11 @@ def test_config_is_printed_without_importing_torch(tmp_path: Path) -> None:
             ["trainer=null"],
             r"callbacks\.progress\.every=\$\{trainer\.refresh_every\}: .*choose an option of trainer",
         ),
+        (
+            "train",
+            ["~name"],
+            r"~name=null: expected what can be deleted \(.*'name' does not exist.*Fix: leave out ~name",
+        ),
         ("train", ["sead=1"], r"sead=1: expected a key that exists\. Fix: write seed, or remove it"),
         ("train", ["trainer.max_step=1"], r"trainer\.max_step=1: .*write trainer\.max_steps"),
         ("train", ["max_steps=1"], r"max_steps=1: .*write .*trainer\.max_steps"),
