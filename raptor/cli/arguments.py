@@ -68,7 +68,7 @@ def without_null_groups(config_name: str, arguments: Sequence[str]) -> list[str]
     Raises
     ------
     ConfigError
-        For a group whose option another one chooses, which cannot be null.
+        For a group whose option another one chooses, which cannot be null, and for null in a sweep over a group.
     """
     root = yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8"))
     chosen = {key: value for entry in root["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
@@ -77,6 +77,10 @@ def without_null_groups(config_name: str, arguments: Sequence[str]) -> list[str]
         group, _, value = argument.partition("=")
         if value == "null" and group in chosen:
             kept += [] if chosen[group] is None else [f"~{group}"]
+        elif group in chosen and "null" in value.split(","):
+            others = ",".join(name for name in value.split(",") if name != "null")
+            fix = f"sweep over {group}={others}, and run the command once more without {group}"
+            raise ConfigError.of(group, value, "options of the group, null is none of them in a sweep", fix)
         elif value == "null" and (folder := CONFIGS / group.partition("@")[0]).is_dir():
             names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
             raise ConfigError.of(group, None, f"an option of the group: {names}", f"choose one, or leave {group} out")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from raptor.models.teacher import Teacher
 
 TokenType = Literal["cls", "registers", "patches"]
+TIED = "tied"  # label of tied blocks
 SIZES = {  # options of timm's ViTs: the least value, and whether height and width can differ
     "img_size": (1, True),
     "patch_size": (1, True),
@@ -152,7 +153,7 @@ class SurrogateOptions:
     init_images: int = option("Training images for init=least_squares, at most", default=256, unit="images", ge=2)
     block: BlockOptions = option("The block", default=BlockOptions())
     rival: RivalOptions | None = option("Model in the surrogate's place; null: tied blocks", default=None)
-    label: str = option("Name of this choice in tables and run folders", default="tied", identity=False)
+    label: str = option("Name of this choice in tables and run folders", default=TIED, identity=False)
 
     def __post_init__(self) -> None:
         check_order(self.boundaries or [])

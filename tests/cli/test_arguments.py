@@ -24,3 +24,14 @@ def test_unknown_keys_of_a_mapping_are_named_by_the_typed_options() -> None:
 @pytest.mark.parametrize("argument", ["seed=1", "k=[1,2]", "+new={a: 1}", "hydra.job.env_set={A: 1}", "name='{a}'"])
 def test_other_arguments_stay(argument: str) -> None:
     assert with_new_keys([argument]) == [argument]
+
+
+def test_null_in_a_sweep_over_a_group_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"method=fast,null: expected options of the group.*sweep over method=fast,"):
+        sweeps.jobs("train", ["method=fast,null"])
+
+
+def test_status_shows_what_stands_in_the_place_of_tied_blocks() -> None:
+    tied, untied = (main.parse(job.config).about for job in sweeps.jobs("train", ["surrogate=k3,untied"]))
+    assert tied == {"task": "finetune", "k": 3}
+    assert untied == {"task": "finetune", "k": 2, "method": "untied"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from raptor.models.options import TIED
 from raptor.tasks.context import Context, TaskNode
 from raptor.training.options import OptimizerNode, ScheduleNode, WarmupCosineOptions
 from raptor.utils.files import user_path
@@ -168,8 +169,9 @@ class FinetuneOptions(DistillationOptions):
         return f"{self.name}-k{surrogate.num_phases}"
 
     def about(self, surrogate: SurrogateOptions) -> dict[str, Any]:
-        """Return the task and the number of phases."""
-        return {"task": self.name, "k": surrogate.num_phases}
+        """Return the task, the number of phases, and what stands in the place of tied blocks."""
+        method = {} if surrogate.label == TIED else {"method": surrogate.label}
+        return {"task": self.name, "k": surrogate.num_phases, **method}
 
     def build(self, context: Context) -> Distillation:
         """Build stage 2; see :func:`raptor.tasks.distillation.build.finetune`."""
