@@ -52,7 +52,7 @@ start_node() {
 }
 
 start() {
-  local host cores memory ports names program i
+  local host cores memory ports names spool program i
   [[ $EUID -eq 0 ]] || { echo "$0: SLURM's daemons need root" >&2; exit 1; }
   for program in slurmctld slurmd squeue munged; do
     command -v "$program" >/dev/null || PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || {
@@ -62,8 +62,8 @@ start() {
   stop
   host=$(hostname -s) cores=$(nproc) memory=$(($(grep -oP 'MemTotal:\s+\K\d+' /proc/meminfo) / 1024 * 9 / 10))
   read -ra ports < <(free_ports $((nodes + 1)))
-  names=("$host")
-  if ((nodes > 1)); then mapfile -t names < <(seq -f 'node%.0f' "$nodes"); fi
+  names=("$host") spool=$dir/spool
+  if ((nodes > 1)); then mapfile -t names < <(seq -f 'node%.0f' "$nodes") && spool=$dir/spool/%n; fi
   mkdir -p "$dir"/{state,spool,munge}
   for i in 0 1; do [[ -e $dir/gpu$i ]] || mknod -m 666 "$dir/gpu$i" c 1 3; done
 
@@ -91,7 +91,7 @@ SlurmdPidFile=$dir/slurmd.%n.pid
 SlurmctldLogFile=$dir/slurmctld.log
 SlurmdLogFile=$dir/slurmd.%n.log
 StateSaveLocation=$dir/state
-SlurmdSpoolDir=$dir/spool/%n
+SlurmdSpoolDir=$spool
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres

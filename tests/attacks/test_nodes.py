@@ -29,7 +29,11 @@ from tests.test_slurm import (
     wait_for_the_end,
 )
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.attack,
+]  # beside test_slurm.py it would be a second SLURM
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +139,6 @@ def test_a_job_that_outlives_the_daemon_of_its_node(
     repair(cluster, node)
 
 
-@pytest.mark.attack
 def test_a_job_that_outlives_the_daemon_of_its_node_and_dies(
     cluster: Path, whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +153,6 @@ def test_a_job_that_outlives_the_daemon_of_its_node_and_dies(
     repair(cluster, node)
 
 
-@pytest.mark.attack
 def test_a_node_that_fails_again_and_again(cluster: Path, whole: str, tmp_path: Path) -> None:
     """The same node, which SLURM itself finds silent."""
     ident = submit(tmp_path, "+hydra.launcher.sbatch.nodelist=node3")
@@ -167,7 +169,6 @@ def test_a_node_that_fails_again_and_again(cluster: Path, whole: str, tmp_path: 
     assert fingerprint(folder) == whole
 
 
-@pytest.mark.attack
 def test_an_array_of_which_half_is_cancelled(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLOW_STEPS", "0.1")
     sweep = ["-m", *TRAINING, "seed=0,1,2,3,4,5", "name=${seed}", SLOW, *ON_SLURM]
