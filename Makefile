@@ -47,7 +47,7 @@ coverage: .venv/ready ## Run all tests and report the lines and branches that th
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=xml
 
 attack: .venv/ready ## Run the long lists of deaths, damages and races; about an hour
-	$(BIN)/python -m pytest -n $(WORKERS) -m attack tests/attacks
+	$(BIN)/python -m pytest -n $(WORKERS) -m attack tests
 
 .venv/ready-docs: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
@@ -60,7 +60,7 @@ notebooks: .venv/ready-docs ## Run the tutorials and keep their outputs
 	PYTHONWARNINGS=ignore $(BIN)/python -m nbconvert --to notebook --execute --inplace docs/tutorials/*.ipynb
 
 docs: site ## Build the site, and check links, commands, the tree of the repository, notebooks
-	$(PYTEST) -m docs
+	$(PYTEST) -m "docs or long"
 
 test-lowest: ## Run the fast tests with the oldest libraries that pyproject.toml allows, in .venv-lowest; needs uv
 	uv venv --quiet --allow-existing --python 3.11 .venv-lowest

@@ -48,15 +48,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of ``make check``, leave out attacks, and begin with the files that take longest.
+    """Mark the tests of ``make check``, leave out attacks and what is long, and begin with the files that take longest.
 
     SLURM's files come before all: workers take whole files, and so end together.
     """
-    if "attack" not in config.option.markexpr:
-        items[:] = [item for item in items if not item.get_closest_marker("attack")]
+    for mark in ("attack", "long"):
+        if mark not in config.option.markexpr:
+            items[:] = [item for item in items if not item.get_closest_marker(mark)]
     for item in items:
         in_a_room = item.path.parent != Path(__file__).parent
-        if in_a_room and not any(item.get_closest_marker(mark) for mark in ("slow", "slurm", "gpu", "docs", "attack")):
+        if in_a_room and not any(
+            item.get_closest_marker(mark) for mark in ("slow", "slurm", "gpu", "docs", "attack", "long")
+        ):
             item.add_marker("fast")
     first: dict[Path, int] = {}
     for item in items:

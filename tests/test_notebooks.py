@@ -72,7 +72,7 @@ def test_dynamics() -> None:
     assert np.isfinite(names["paths"]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_your_own_vit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of its commands: the workers of pytest-xdist share the cores
     names, _ = run("your_own_vit")

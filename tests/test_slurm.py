@@ -210,6 +210,7 @@ def test_out_of_time_and_on(whole: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert fingerprint(folder) == whole
 
 
+@pytest.mark.attack
 def test_ten_random_kills(whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLOW_STEPS", "0.1")
     rng, folder = random.Random(0), tmp_path / "runs" / "study" / "run"
