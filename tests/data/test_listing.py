@@ -110,7 +110,7 @@ def test_other_extensions_are_read_or_counted_aloud(root: Path, caplog: pytest.L
     data.prepare((3, 8, 8), HALF, HALF)
     assert len(data.train_images) == 6 + 4 + 1
     said = "train: passed over 3 hidden, 2 .heic, 1 .txt, 1 pipes and devices, 1 without extension"
-    assert [said in record.message for record in caplog.records] == [True]
+    assert [said in message for message in caplog.messages if "passed over" in message] == [True]
     assert data.summary()["passed_over"] == {
         str(root / "train"): {"hidden": 3, ".heic": 2, ".txt": 1, "pipes and devices": 1, "without extension": 1}
     }
