@@ -15,7 +15,7 @@ pytestmark = pytest.mark.docs
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
-IGNORED = {"__pycache__", "runs", "data", "stores", "build", "dist", "wandb"}  # at the root, made by use
+IGNORED = {"__pycache__", "runs", "data", "stores", "build", "dist", "wandb", "site"}  # at the root, made by use
 
 
 def tree() -> Iterator[Path]:
