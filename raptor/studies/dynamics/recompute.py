@@ -7,15 +7,14 @@ anything would change.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raptor.utils.files import write_text
+from raptor.reporting.recompute import fill_page
 
 PAGE = "dynamics.md"
 NETWORKS = {  # columns: file and heading
@@ -56,20 +55,9 @@ def fill(folder: Path, text: str) -> str:
     return BLOCK.sub(lambda match: f"{match[1]}\n{verdicts_table(folder)}\n\n{match[2]}", text)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Fill in the page of a folder, or check that it is up to date."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").replace("``", ""))
-    parser.add_argument("folder", type=Path, help="docs/results: the page and its JSON files")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a number differs")
-    options = parser.parse_args(arguments)
-    page = options.folder / PAGE
-    before = page.read_text(encoding="utf-8")
-    after = fill(options.folder, before)
-    if options.check:
-        print(f"{page}: {'up to date' if after == before else 'differs from the JSON files; run without --check'}")
-        return int(after != before)
-    write_text(page, after)
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fill in the page of a folder, or check it; see :func:`raptor.reporting.recompute.fill_page`."""
+    return fill_page(PAGE, fill, __doc__ or "", arguments)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,17 @@ and the exit code says whether anything would change.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from raptor.reporting.recompute import fill_page
 from raptor.reporting.statistics import MeanCI
 from raptor.studies.small_scale import statistics as statistic
 from raptor.studies.small_scale.rows import SCORES
-from raptor.utils.files import write_text
 
 PAGE = "small_scale.md"
 DATA = {"digits": "small_scale", "fashion": "small_scale_fashion", "unscaled": "small_scale_unscaled"}
@@ -196,20 +195,9 @@ def fill(folder: Path, text: str) -> str:
     return BLOCK.sub(lambda match: f"{match[1]}\n{make_table(folder, match[2], match[3])}\n\n{match[4]}", text)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Fill in the page of a folder, or check that it is up to date."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").replace("``", ""))
-    parser.add_argument("folder", type=Path, help="docs/results: the page and its CSVs")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a number differs")
-    options = parser.parse_args(arguments)
-    page = options.folder / PAGE
-    before = page.read_text(encoding="utf-8")
-    after = fill(options.folder, before)
-    if options.check:
-        print(f"{page}: {'up to date' if after == before else 'numbers differ from the CSVs; run without --check'}")
-        return int(after != before)
-    write_text(page, after)
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fill in the page of a folder, or check it; see :func:`raptor.reporting.recompute.fill_page`."""
+    return fill_page(PAGE, fill, __doc__ or "", arguments)
 
 
 if __name__ == "__main__":
