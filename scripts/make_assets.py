@@ -45,8 +45,9 @@ def main() -> None:
     for name in PICTURES:
         shutil.copyfile(demo / "report" / "figures" / name, pictures / name)
     docs = pictures.parent
-    table = (demo / "report" / "table.md").read_text(encoding="utf-8")
-    put_table(docs / "results" / "demo.md", "demo", table.split("\n\n")[0])
+    for name, file in (("demo", "table.md"), ("floors", "floors.md")):
+        table = (demo / "report" / file).read_text(encoding="utf-8")
+        put_table(docs / "results" / "demo.md", name, table.split("\n\n")[0])
     if (mini / "report.html").is_file():
         shutil.copyfile(mini / "figures" / "figure7.png", pictures / "table1_mini.png")
         tables = [(mini / name).read_text(encoding="utf-8").strip() for name in ("table.md", "surrogates.md")]
